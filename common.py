@@ -1,0 +1,641 @@
+"""Everything that two tasks of exercise 3 share: data, networks, training, checkpoints, command line.
+
+The sections stand in the order in which a run passes through them; a task file needs nothing else.
+"""
+
+import argparse
+import hashlib
+import io
+import math
+import os
+import sys
+import time
+import warnings
+from collections import namedtuple
+from datetime import datetime
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+# Adam's second moments of weights that hardly ever get a gradient decay into denormal numbers, on
+# which a CPU is slow. Must come before the first parallel operation: later it reaches one thread only.
+torch.set_flush_denormal(True)
+
+HERE = Path(__file__).parent
+
+
+class UserError(Exception):
+    """What a user can put right: its text is the one line on standard error, exit status 2."""
+
+
+####################################################################################################
+#                                               Data                                               #
+####################################################################################################
+
+FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+                   "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+# The published files, uncompressed: results on any other data are never recorded.
+MD5 = {
+    "MNIST": {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637"},
+    "FashionMNIST": {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965"}}
+
+
+def load(name, train, data_dir):
+    """Read "MNIST" or "FashionMNIST" once, downloading it if it is not there.
+
+    Returns images, uint8 [N, 1, 28, 28] in 0 … 255, and labels, int64 [N] in 0 … 9.
+    Raises UserError if there are neither files nor a network, or if a file is damaged.
+    """
+    from torchvision import datasets  # here, because the offline predictor does without it
+
+    try:
+        data = getattr(datasets, name)(data_dir, train=train, download=True)
+    except Exception as error:  # a download or a damaged file can fail in any way
+        if (Path(data_dir) / name / "raw" / "train-images-idx3-ubyte").exists():
+            raise UserError(f"{name} in {data_dir} is damaged ({error}): delete {data_dir}/{name}"
+                            " and run again") from None
+        raise UserError(f"{name} is not in {data_dir} and cannot be downloaded: put its files into"
+                        f" {data_dir}/{name}/raw, or draw a stand-in with"
+                        " 'python tests/stand_in.py data-drawn' and add --data-dir data-drawn") from None
+    if len(data.data) != len(data.targets) or data.data.shape[1:] != (28, 28):
+        raise UserError(f"{name} in {data_dir} is damaged ({len(data.data)} images, "
+                        f"{len(data.targets)} labels): delete {data_dir}/{name} and run again")
+    return data.data.unsqueeze(1), data.targets
+
+
+def load_split(name, args):
+    """Training and validation data, as --limit and --holdout ask: ((images, labels), (images, labels)).
+
+    Validation is on the 10,000 test images; with --holdout on the last 10,000 of the 60,000 training
+    images, and the test set stays closed: that is how every choice in this project was made.
+    """
+    images, labels = load(name, True, args.data_dir)
+    if args.holdout:
+        split = len(images) * 5 // 6
+        validation = images[split:], labels[split:]
+        images, labels = images[:split], labels[:split]
+    else:
+        validation = load(name, False, args.data_dir)
+    return (images[:args.limit], labels[:args.limit]), validation
+
+
+def is_published(name, data_dir):
+    """Whether all four files of a data set are, byte for byte, the published ones."""
+    raw = Path(data_dir) / name / "raw"
+    return all((raw / file).is_file() and hashlib.md5((raw / file).read_bytes()).hexdigest() == md5
+               for file, md5 in MD5[name].items())
+
+
+class LabelledImages(Dataset):
+    """(image, label) pairs: float32 [1, 28, 28] in [0, 1] and int64 in 0 … 9.
+
+    images: uint8 [N, 1, 28, 28]; labels: int64 [N]; augment: a function of a float32 batch, or None.
+    """
+
+    def __init__(self, images, labels, augment=None):
+        self.images, self.labels, self.augment = images, labels, augment
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        images, labels = self.__getitems__([index])
+        return images[0], labels[0]
+
+    def __getitems__(self, indices):
+        """A whole batch at once, as a DataLoader asks for it: [B, 1, 28, 28] and [B]."""
+        images = self.images[indices].float() / 255
+        if self.augment:
+            images = self.augment(images)
+        return images, self.labels[indices]
+
+
+def batches(dataset, batch_size, shuffle=False):
+    """A DataLoader over a data set that fetches whole batches by itself (__getitems__)."""
+    return DataLoader(dataset, batch_size, shuffle, collate_fn=lambda batch: batch)
+
+
+def flip_and_shift(images, shift=2):
+    """Mirror every second image, on average, and move each by up to `shift` pixels (zeros come in).
+
+    images: float32 [B, 1, 28, 28], any range; returns the same. Every image draws its own change.
+    """
+    count, size = len(images), images.shape[-1]
+    transform = torch.zeros(count, 2, 3)
+    transform[:, 0, 0] = torch.randint(0, 2, (count,)) * 2 - 1  # -1 mirrors x
+    transform[:, 1, 1] = 1
+    transform[:, :, 2] = torch.randint(-shift, shift + 1, (count, 2)) * (2 / size)  # [-1, 1] spans the image
+    grid = F.affine_grid(transform, images.shape, align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+####################################################################################################
+#                                             Networks                                             #
+####################################################################################################
+
+class ConvNet(nn.Module):
+    """The sheet's classifier (3.1 a), 6,444,170 parameters: images [B, 1, 28, 28] to logits [B, 10]."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1), nn.ReLU())  # the template forgets this ReLU: bug 1
+        self.classifier = nn.Sequential(
+            nn.Flatten(), nn.Linear(32 * 28 * 28, 256), nn.ReLU(), nn.Linear(256, 10))
+
+    def forward(self, images):
+        return self.classifier(self.features(images))
+
+
+class FashionNet(nn.Module):
+    """The improved classifier (3.1 c): images [B, 1, 28, 28] to logits [B, 10].
+
+    Groups of convolutions, the first of each followed by a 2x2 max-pooling; the maximum over the
+    remaining pixels feeds one linear layer. The arguments are what the ablation takes away again.
+    """
+
+    def __init__(self, widths=(64, 128, 256), convolutions=2, batch_norm=True, activation=nn.GELU):
+        super().__init__()
+        layers, channels = [], 1
+        for width in widths:
+            for position in range(convolutions):
+                layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=not batch_norm))
+                if position == 0:
+                    layers.append(nn.MaxPool2d(2))
+                if batch_norm:
+                    layers.append(nn.BatchNorm2d(width))
+                layers.append(activation())
+                channels = width
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(channels, 10)
+
+    def forward(self, images):
+        return self.classifier(self.features(images).amax(dim=(2, 3)))
+
+
+class EncoderDecoder(nn.Module):
+    """The sheet's denoiser (3.2 b): noisy images [B, 1, 28, 28] to denoised images [B, 1, 28, 28].
+
+    As listed, but for two places where the list does not give an image of the input's shape:
+    `output_padding=1` makes the transposed convolutions exact inverses in size (7 -> 14 -> 28; without
+    it 7 -> 13 -> 25), and the last layer has the image's one channel instead of 16 filters.
+    """
+
+    def __init__(self, channels=16):
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, channels, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, stride=1, padding=1), nn.ReLU())
+        self.decoder = nn.Sequential(
+            nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1), nn.ReLU(),
+            nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1), nn.ReLU(),
+            nn.Conv2d(channels, 1, 3, stride=1, padding=1))
+
+    def forward(self, images):
+        return self.decoder(self.encoder(images))
+
+
+class UNet(nn.Module):
+    """A denoiser with a full-resolution path: images [B, 1, 28, 28] to images [B, 1, 28, 28].
+
+    An encoder-decoder whose decoder also sees the encoder's features of the same size
+    (Ronneberger et al. 2015, "U-Net"), here with three sizes: 28, 14 and 7 pixels.
+    """
+
+    def __init__(self, widths=(32, 64, 128)):
+        super().__init__()
+        fine, middle, coarse = widths
+        self.encode_fine, self.encode_middle = self.block(1, fine), self.block(fine, middle)
+        self.bottleneck = self.block(middle, coarse)
+        self.up_middle = nn.ConvTranspose2d(coarse, middle, 2, stride=2)
+        self.decode_middle = self.block(2 * middle, middle)
+        self.up_fine = nn.ConvTranspose2d(middle, fine, 2, stride=2)
+        self.decode_fine = self.block(2 * fine, fine)
+        self.output = nn.Conv2d(fine, 1, 1)
+
+    @staticmethod
+    def block(inputs, outputs):
+        """Two 3x3 convolutions with ReLU that keep the image size."""
+        return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(),
+                             nn.Conv2d(outputs, outputs, 3, padding=1), nn.ReLU())
+
+    def forward(self, images):
+        fine = self.encode_fine(images)
+        middle = self.encode_middle(F.max_pool2d(fine, 2))
+        coarse = self.bottleneck(F.max_pool2d(middle, 2))
+        middle = self.decode_middle(torch.cat([self.up_middle(coarse), middle], dim=1))
+        fine = self.decode_fine(torch.cat([self.up_fine(middle), fine], dim=1))
+        return self.output(fine)
+
+
+class Skip(nn.Module):
+    """The skip connection of equation (3) around any network: X -> X + network(X)."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return images + self.network(images)
+
+
+def parameter_count(network):
+    """The number of trainable parameters."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+####################################################################################################
+#                                             Training                                             #
+####################################################################################################
+
+# network: in eval mode, after the last epoch; history: for each epoch a dict of floats such as
+# "training loss", "validation accuracy" and "seconds"
+Run = namedtuple("Run", "network history")
+
+
+def accuracy(logits, labels):
+    """The share of images whose largest logit is the label's: [B, 10] and [B] to a scalar in [0, 1]."""
+    return (logits.argmax(dim=1) == labels).float().mean()
+
+
+def mean_absolute_error(outputs, targets):
+    """MAE over all pixels of all images, in grey values of [0, 1]: the outputs are not clamped."""
+    return (outputs - targets).abs().mean()
+
+
+def forward(network, images, args):
+    """The network's outputs, float32, computed on args.device in args.precision."""
+    images = images.to(args.device, memory_format=torch.channels_last, non_blocking=True)
+    with torch.autocast(args.device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+        return network(images).float()
+
+
+@torch.inference_mode()
+def infer(network, dataset, args):
+    """Outputs and targets of a whole data set in its order, on the CPU; the network is put in eval mode."""
+    network.eval()
+    pairs = [(forward(network, images, args).cpu(), targets) for images, targets in batches(dataset, 500)]
+    outputs, targets = zip(*pairs)
+    return torch.cat(outputs), torch.cat(targets)
+
+
+def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, one_cycle=True, after_epoch=None):
+    """Train a network for args.epochs epochs: AdamW, its learning rate args.lr the peak of one cycle.
+
+    The cycle rises for 30 % of the steps, then falls to zero (Smith & Topin 2018); or the rate is constant.
+
+    data: (training set, validation set), both fetching whole batches of (inputs, targets).
+    loss, metrics: a function, and a dict of functions, of (outputs, targets), giving a batch's mean.
+    after_epoch: called with (TensorBoard writer, network, epoch), for pictures.
+    Every epoch is saved: a run that is killed goes on with --resume to bit-identical weights.
+    Returns a Run; its weights are in args.checkpoint_dir/NAME.pt (of several seeds the first one's).
+    Raises UserError if --resume finds a state that was saved under other settings.
+    """
+    from torch.utils.tensorboard import SummaryWriter  # here, because importing it takes a second
+    from tqdm import tqdm
+
+    train_set, validation_set = data
+    stem = name if seed == args.seed[0] else f"{name}.seed{seed}"
+    finished = args.checkpoint_dir / f"{stem}.pt"
+    unfinished = args.checkpoint_dir / f"{stem}.partial.pt"
+
+    torch.manual_seed(seed)
+    network = make_network().to(args.device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), args.lr, weight_decay=weight_decay, fused=True)
+    steps = math.ceil(len(train_set) / args.batch_size)
+    schedule = (torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * steps)
+                if one_cycle else torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1))
+    settings = {"network": type(network).__name__, "parameters": parameter_count(network),
+                "training images": len(train_set), "validation images": len(validation_set),
+                "holdout": args.holdout, "epochs": args.epochs, "batch size": args.batch_size,
+                "learning rate": args.lr, "one cycle": one_cycle, "weight decay": weight_decay, "seed": seed,
+                "device": args.device.type, "precision": args.precision}
+    history, log_dir = [], str(args.run_dir / f"{name}-seed{seed}")
+
+    saved = next((path for path in (unfinished, finished) if path.exists()), None) if args.resume else None
+    if saved:
+        state = load_checkpoint(saved)
+        for key, value in settings.items():
+            if state["settings"].get(key) != value:
+                raise UserError(f"{shown(saved)} was saved under another {key} ({state['settings'].get(key)}, not "
+                                f"{value}): go on with the same settings, or start anew without --resume")
+        load_weights(network, state, saved)
+        history = state["history"]
+        if saved == finished:
+            print(f"{name}, seed {seed}: finished already ({shown(finished)})")
+            return Run(network.eval(), history)
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        log_dir = state["log_dir"]
+        print(f"{name}, seed {seed}: going on after epoch {len(history)}")
+    elif args.resume:
+        print(f"{name}, seed {seed}: nothing saved, starting from the beginning")
+
+    writer = SummaryWriter(log_dir, purge_step=len(history) + 1)
+    if not history:
+        with warnings.catch_warnings(action="ignore"):  # tensorboard traces by a deprecated function
+            writer.add_graph(network, train_set[0][0][None].to(args.device))
+    for epoch in range(len(history) + 1, args.epochs + 1):
+        start = time.perf_counter()
+        torch.manual_seed(seed << 32 | epoch)  # each epoch has its own randomness: nothing of it to save
+        functions = {"loss": loss, **metrics}
+        totals = dict.fromkeys(functions, 0.0)
+        network.train()
+        bar = tqdm(batches(train_set, args.batch_size, shuffle=True), f"{name} {epoch}/{args.epochs}",
+                   leave=False, disable=None)
+        for images, targets in bar:
+            targets = targets.to(args.device, non_blocking=True)
+            outputs = forward(network, images, args)
+            values = {key: function(outputs, targets) for key, function in functions.items()}
+            optimizer.zero_grad()  # the template forgets this: bug 2
+            values["loss"].backward()
+            optimizer.step()
+            schedule.step()
+            for key, value in values.items():
+                totals[key] += value.detach() * len(images)
+        outputs, targets = infer(network, validation_set, args)
+
+        row = {f"training {key}": float(total) / len(train_set) for key, total in totals.items()}
+        row |= {f"validation {key}": float(function(outputs, targets)) for key, function in functions.items()}
+        history.append(row | {"seconds": time.perf_counter() - start})
+        for key in row:
+            kind, metric = key.split(" ", 1)
+            writer.add_scalar(f"{metric}/{kind}", row[key], epoch)
+        writer.add_scalar("learning rate", schedule.get_last_lr()[0], epoch)
+        if after_epoch:
+            after_epoch(writer, network, epoch)
+        writer.flush()  # before the state is saved: a killed run repeats an epoch rather than lose its point
+        save_checkpoint(unfinished, {
+            "settings": settings, "weights": network.state_dict(), "history": history, "log_dir": log_dir,
+            "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()})
+        print(f"{name}  seed {seed}  epoch {epoch:2}/{args.epochs}",
+              *(f"{key} {value:.4f}" for key, value in row.items()),
+              f"{history[-1]['seconds']:.1f} s", sep="  ", flush=True)
+    writer.close()
+    save_checkpoint(finished, {"settings": settings, "weights": network.state_dict(), "history": history})
+    unfinished.unlink(missing_ok=True)
+    return Run(network.eval(), history)
+
+
+####################################################################################################
+#                                            Checkpoints                                           #
+####################################################################################################
+
+def replace_file(path, content):
+    """Write bytes to a file so that at every moment it holds either all of the old or all of the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_checkpoint(path, state):
+    """Save a dict of tensors, strings and numbers."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    replace_file(path, buffer.getvalue())
+
+
+def load_checkpoint(path):
+    """Read what save_checkpoint has written: data only, no code from the file is ever run.
+
+    Raises UserError if the file is not such a checkpoint.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if {"settings", "weights", "history"} <= state.keys():
+            return state
+    except OSError as error:
+        raise UserError(f"cannot read {shown(path)}: {error.strerror or error}") from None
+    except Exception:  # a damaged or hostile file can fail in any way
+        pass
+    raise UserError(f"{shown(path)} is not a checkpoint of this project (damaged, or from elsewhere)")
+
+
+def load_weights(network, state, path):
+    """Put a checkpoint's weights into a network; raises UserError if they are another network's."""
+    try:
+        network.load_state_dict(state["weights"])
+    except Exception:
+        raise UserError(f"the weights in {shown(path)} do not fit the network "
+                        f"{type(network).__name__}") from None
+
+
+####################################################################################################
+#                                    Command line and results                                     #
+####################################################################################################
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+def positive(kind):
+    """An argparse type: an int or float above zero."""
+    def convert(text):
+        value = kind(text)
+        if not (value > 0 and math.isfinite(value)):
+            raise argparse.ArgumentTypeError(f"{text} is not above zero")
+        return value
+    convert.__name__ = f"positive {kind.__name__}"
+    return convert
+
+
+def parser(doc, *groups, **defaults):
+    """The shared command line of DESIGN: `groups` out of "data", "device", "training"; `defaults` of a task."""
+    result = Parser(description=doc.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = result.add_argument
+    if "data" in groups:
+        add("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or HERE / "data"),
+            help="where MNIST/raw and FashionMNIST/raw are, or are downloaded to")
+        add("--log-dir", type=Path, default=HERE / "runs", help="TensorBoard logs")
+    if "device" in groups:
+        add("--device", choices=("auto", "cpu", "cuda", "mps", "xpu"), default="auto")
+        add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
+            help="auto: bf16 where the hardware computes it")
+    if "training" in groups:
+        add("--epochs", type=positive(int))
+        add("--batch-size", type=positive(int))
+        add("--lr", type=positive(float), help="peak learning rate")
+        add("--seed", type=int, nargs="+", default=[0], metavar="S", help="several: one run each")
+        add("--checkpoint-dir", type=Path, help="default: checkpoints, or the log folder of a quick try")
+        add("--limit", type=positive(int), metavar="N", help="quick try: train on the first N images")
+        add("--holdout", action="store_true",
+            help="train on 50,000 training images, validate on the last 10,000, never open the test set")
+        add("--resume", action="store_true", help="go on where a stopped run was")
+    add("--record", action="store_true", help="write the results into this file's trailing comments")
+    result.set_defaults(limit=None, holdout=False, resume=False, checkpoint_dir=None)
+    result.set_defaults(**defaults)
+    return result
+
+
+def start(args, *data):
+    """Settle device, precision and folders before the first computation; `data`: the data sets of the task.
+
+    Sets args.device, args.precision, args.run_dir, args.checkpoint_dir and args.figure_dir. Logs go to a
+    new folder. Quick tries (--limit, --holdout, unpublished data) keep everything in that folder.
+    Raises UserError for a device that is not there, and for --record on a quick try.
+    """
+    if "device" in args:
+        best = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        args.device = best if args.device == "auto" else torch.device(args.device)
+        if args.device.type not in ("cpu", best.type):
+            raise UserError(f"no {args.device.type} device here: leave out --device, or give --device cpu")
+        if args.precision == "auto":
+            args.precision = "bf16" if has_bf16(args.device) else "fp32"
+        torch.backends.cudnn.deterministic = True
+    if "seed" in args and (len(set(args.seed)) < len(args.seed) or min(args.seed) < 0):
+        raise UserError("--seed takes different numbers from 0 on")
+    if "data_dir" in args:
+        for name in data:
+            load(name, True, args.data_dir)  # download or complain now, not in the middle of the task
+        quick = args.limit or args.holdout or not all(is_published(name, args.data_dir) for name in data)
+        if quick and args.record:
+            raise UserError("--record takes full runs on the published data only: leave out --limit and --holdout")
+        runs = args.log_dir / Path(sys.argv[0]).stem
+        earlier = sorted(runs.glob("quick-*" if quick else "[0-9]*"))
+        stamp = ("quick-" if quick else "") + datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+        args.run_dir = earlier[-1] if args.resume and earlier else runs / stamp
+        args.checkpoint_dir = args.checkpoint_dir or (args.run_dir if quick else HERE) / "checkpoints"
+        args.figure_dir = args.run_dir / "figures" if quick else HERE / "report" / "figures"
+        for folder in (args.run_dir, args.checkpoint_dir, args.figure_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise UserError(f"cannot write to {shown(folder)}")
+    args.started = time.perf_counter()
+    return args
+
+
+def changed(args, **values):
+    """A copy of the options with some values changed."""
+    return argparse.Namespace(**{**vars(args), **values})
+
+
+def has_bf16(device):
+    """Whether a device has instructions for bfloat16, so that bf16 autocast is faster than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
+
+
+def mean_std(values, scale=1.0, digits=2):
+    """Mean and, of several seeds, standard deviation of final values as text, such as "99.21 ± 0.04"."""
+    values = scale * torch.tensor(values, dtype=torch.float64)
+    text = f"{values.mean():.{digits}f}"
+    return f"{text} ± {values.std():.{digits}f}" if len(values) > 1 else text
+
+
+def final(runs, key):
+    """The values of one metric after the last epoch, one of each run."""
+    return [run.history[-1][key] for run in runs]
+
+
+def minutes(runs):
+    """The time that training and validation of some runs took, resumed or not."""
+    return sum(row["seconds"] for run in runs for row in run.history) / 60
+
+
+def save_figure(figure, path):
+    """Write a matplotlib figure and say so."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=150, bbox_inches="tight")
+    replace_file(path, buffer.getvalue())
+    print(f"wrote {shown(path)}")
+
+
+def plot_curves(curves, label, path):
+    """Draw metrics against epochs: `curves` maps a legend entry to one list of values per seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4))
+    axes = figure.subplots()
+    for color, (name, seeds) in enumerate(curves.items()):
+        for values in seeds:
+            axes.plot(range(1, len(values) + 1), values, ".-", color=f"C{color}", alpha=0.8,
+                      label=name if values is seeds[0] else None)
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save_figure(figure, path)
+
+
+def shown(path):
+    """A path as a user would type it: relative to the current folder where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
+
+
+def report(args, lines, runs=()):
+    """Print a task's results and, with --record, put them into the trailing comments of its file."""
+    spent = minutes(runs) or (time.perf_counter() - args.started) / 60
+    device = args.device.type if "device" in args else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else torch.cpu.get_capabilities()["cpu_name"]
+    lines = [*lines, f"({name}, {torch.get_num_threads()} threads, {getattr(args, 'precision', 'fp32')}, "
+                     f"torch {torch.__version__}, {spent:.1f} minutes)"]
+    print("", *lines, "", sep="\n")
+    if args.record:
+        record(Path(sys.argv[0]), sys.argv[1:], lines)
+        print(f"recorded in {shown(sys.argv[0])}")
+    if "epochs" in args:
+        print(f"look at the curves: tensorboard --logdir {shown(args.log_dir)}")
+
+
+MARK = "\n\n# Results, each block printed by the command above it\n\n"
+
+
+def record(script, arguments, lines):
+    """Put a command and its output at the end of a script, in place of what the same command left there.
+
+    Options that do not change the result (folders, --resume, --record) are left out of the command.
+    """
+    words = iter(arguments)
+    kept = []
+    for word in words:
+        if word.endswith("-dir"):
+            next(words)
+        elif word not in ("--record", "--resume") and "-dir=" not in word:
+            kept.append(word)
+    lines = ["# " + line for line in [f"$ python {' '.join([script.name, *kept])}", *lines]]
+    source, _, results = script.read_text(encoding="utf-8").partition(MARK)
+    blocks = {block.split("\n")[0]: block for block in results.rstrip("\n").split("\n\n") if block}
+    blocks[lines[0]] = "\n".join(line.rstrip() for line in lines)
+    replace_file(script, (source.rstrip("\n") + "\n" + MARK + "\n\n".join(blocks.values()) + "\n").encode())
+
+
+def run(main):
+    """Call a script's main; what a user can put right ends in one line, exit status 2, Ctrl-C in 130."""
+    try:
+        main()
+    except UserError as error:
+        message, status = str(error), 2
+    except OSError as error:  # full disk, folder not writable, …
+        message, status = f"{error.strerror or error}: {shown(error.filename) if error.filename else 'output'}", 2
+    except KeyboardInterrupt:
+        message, status = "stopped; the same command with --resume goes on after the last finished epoch", 130
+    else:
+        return
+    print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)

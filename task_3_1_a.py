@@ -1,0 +1,44 @@
+"""3.1 a) A simple CNN on MNIST: which validation accuracy does it reach after 15 epochs?
+
+The template's two bugs, both mended where common.py says so:
+1. ConvNet: the ReLU after the third convolution was missing. Two linear maps in a row are one linear map,
+   so the third convolution and the first linear layer together could do no more than the linear layer alone.
+2. fit: `optimizer.zero_grad()` was missing. `backward()` adds to the gradients that are there, so that every
+   step followed the sum of all gradients since the first iteration instead of its own batch's.
+The missing parts (optimizer, accuracy, log path, data loaders) are in common.py too, and so is a trap beside
+the bugs: validation is in `eval()` mode.
+"""
+
+import torch.nn.functional as F
+
+import common
+from common import ConvNet, LabelledImages
+
+EPOCHS = 15      # the sheet's
+BATCH_SIZE = 100  # the template's
+LEARNING_RATE = 1e-3  # the template's, here the peak of a one-cycle schedule
+
+
+def main():
+    args = common.parser(__doc__, "data", "device", "training",
+                         epochs=EPOCHS, batch_size=BATCH_SIZE, lr=LEARNING_RATE).parse_args()
+    common.start(args, "MNIST")
+    data = [LabelledImages(*split) for split in common.load_split("MNIST", args)]
+    runs = [common.fit("task_3_1_a", ConvNet, data, F.cross_entropy, {"accuracy": common.accuracy}, args, seed)
+            for seed in args.seed]
+
+    common.plot_curves(
+        {kind: [[100 * row[f"{kind} accuracy"] for row in run.history] for run in runs]
+         for kind in ("training", "validation")},
+        "MNIST accuracy in %", args.figure_dir / "task_3_1_a.png")
+    accuracies = common.final(runs, "validation accuracy")
+    common.report(args, [
+        f"validation accuracy after epoch {args.epochs}: {common.mean_std(accuracies, 100)} %"
+        f" on {len(data[1])} images",
+        "state of the art: 99.91 % (An et al. 2020, arXiv:2008.10400, ensemble);"
+        " 99.84 % (Efficient-CapsNet 2021, one network)",
+    ], runs)
+
+
+if __name__ == "__main__":
+    common.run(main)

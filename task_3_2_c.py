@@ -1,0 +1,119 @@
+"""3.2 c) The same denoiser with a skip connection, X + network(X): better or worse, and why?"""
+
+import torch
+
+import common
+import task_3_2_b
+from common import EncoderDecoder, Skip
+from task_3_2_b import NETWORKS, scores, score_line, train
+
+AMPLITUDES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)  # of the sweep; the sheet's noise is the last
+CHANNELS = (16, 32, 64)  # of the bottleneck; the sheet's network is the first
+
+
+def noise_left(outputs, noisy, clean):
+    """The share of the noise that is still in the output: the slope of its error against the noise.
+
+    All three [N, 1, H, W]; 1 for the noisy image itself, 0 for a perfect output or one that ignores the noise.
+    """
+    noise = (noisy - clean) - (noisy - clean).mean()
+    return float(((outputs - clean) * noise).sum() / noise.square().sum())
+
+
+def compare(name, make_network, args, seed, amplitude=1.0):
+    """Train a network without and with the skip connection.
+
+    Returns for both (Run, outputs [N, 1, H, W]), and the validation set's (noisy, clean) images.
+    """
+    pair = []
+    for suffix, make in (("_plain", make_network), ("", lambda: Skip(make_network()))):
+        run, validation_set = train(name + suffix, make, args, seed, amplitude)
+        pair.append((run, common.infer(run.network, validation_set, args)[0]))
+    return pair, validation_set.__getitems__(range(len(validation_set)))
+
+
+def crossing(amplitudes, plain, skip):
+    """The amplitude at which two curves of MAE cross, by linear interpolation; None if they do not."""
+    gaps = [with_skip - without for without, with_skip in zip(plain, skip)]
+    for (low, below), (high, above) in zip(zip(amplitudes, gaps), zip(amplitudes[1:], gaps[1:])):
+        if below < 0 <= above:
+            return low + (high - low) * below / (below - above)
+
+
+def sweep(args):
+    """Compare at several noise amplitudes and at several widths of the bottleneck."""
+    args = common.changed(args, checkpoint_dir=args.checkpoint_dir / "sweep")
+    name = task_3_2_b.variant("task_3_2_c", args)
+    settings = [(f"amplitude {amplitude}", NETWORKS[args.network], amplitude) for amplitude in AMPLITUDES]
+    settings += [(f"{channels} channels", lambda channels=channels: EncoderDecoder(channels), 1.0)
+                 for channels in CHANNELS[1:]]
+    lines, maes, all_runs = [], [], []
+    for label, make_network, amplitude in settings:
+        rows = []
+        for seed in args.seed:
+            pair, (noisy, clean) = compare(f"{name}_{label.replace(' ', '_')}", make_network, args, seed, amplitude)
+            rows.append([value for run, outputs in pair for value in (
+                float(common.mean_absolute_error(outputs, clean)), noise_left(outputs, noisy, clean))])
+            all_runs += [run for run, _ in pair]
+        maes.append(torch.tensor(rows).mean(dim=0)[::2].tolist())
+        lines.append(f"{label:<16}" + "".join(f"{common.mean_std(values, digits=4):>18}" for values in zip(*rows)))
+
+    plain, skip = zip(*maes[:len(AMPLITUDES)])
+    plot_sweep(plain, skip, args.figure_dir / f"{name}_sweep.png")
+    meeting = crossing(AMPLITUDES, plain, skip)
+    common.report(args, [
+        f"{args.epochs} epochs, {args.network} network, {args.loss} loss, noise uniform on (0, amplitude)",
+        f"{'':<16}{'MAE of π':>18}{'noise left in π':>18}{'MAE of π′':>18}{'noise left in π′':>18}", *lines,
+        "the curves do not cross" if meeting is None else
+        f"the skip connection helps below the amplitude {meeting:.2f}"], all_runs)
+
+
+def plot_sweep(plain, skip, path):
+    """Draw both networks' MAE against the noise amplitude."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4))
+    axes = figure.subplots()
+    axes.plot(AMPLITUDES, plain, ".-", label="π(X)")
+    axes.plot(AMPLITUDES, skip, ".-", label="X + π(X)")
+    axes.set(xlabel="noise amplitude", ylabel="validation MAE")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    common.save_figure(figure, path)
+
+
+def main():
+    parser = task_3_2_b.parser(__doc__)
+    parser.add_argument("--sweep", action="store_true", help="compare at several amplitudes and widths")
+    args = common.start(parser.parse_args(), "FashionMNIST")
+    if args.sweep:
+        return sweep(args)
+
+    name = task_3_2_b.variant("task_3_2_c", args)
+    pairs = []
+    for seed in args.seed:
+        pair, (noisy, clean) = compare(name, NETWORKS[args.network], args, seed)
+        pairs.append(pair)
+    legend = ("without skip, π(X)", "with skip, X + π(X)")
+    by_network = list(zip(*pairs))  # [2][seeds] of (Run, outputs)
+    curves = {label: [[row["validation MAE"] for row in run.history] for run, _ in entries]
+              for label, entries in zip(legend, by_network)}
+    common.plot_curves(curves, "validation MAE", args.figure_dir / f"{name}.png")
+
+    epochs = [epoch for epoch in (1, 2, 3, 5, 10, 20) if epoch <= args.epochs]
+    lines = [f"validation on {len(clean)} images after epoch {args.epochs}, {args.network} network, {args.loss} loss",
+             task_3_2_b.HEADER]
+    for label, entries in zip(legend, by_network):
+        lines.append(score_line(label, [scores(outputs, clean) for _, outputs in entries]))
+    for label, entries in zip(legend, by_network):
+        left = [noise_left(outputs, noisy, clean) for _, outputs in entries]
+        lines.append(f"{label}: share of the noise left in the output {common.mean_std(left, digits=3)}")
+    lines.append(f"{'MAE after epoch':<24}" + "".join(f"{epoch:>20}" for epoch in epochs))
+    for label, seeds in curves.items():
+        lines.append(f"{label:<24}" + "".join(
+            f"{common.mean_std([values[epoch - 1] for values in seeds], digits=4):>20}" for epoch in epochs))
+    common.report(args, lines, [run for pair in pairs for run, _ in pair])
+
+
+if __name__ == "__main__":
+    common.run(main)
