@@ -341,7 +341,7 @@ def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, o
             return Run(network.eval(), history)
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        log_dir = state["log_dir"]
+        log_dir = state["log_dir"]  # purge_step below takes out points that a killed epoch left there
         print(f"{name}, seed {seed}: going on after epoch {len(history)}")
     elif args.resume:
         print(f"{name}, seed {seed}: nothing saved, starting from the beginning")
@@ -423,11 +423,14 @@ def load_checkpoint(path):
     Raises UserError if the file is not such a checkpoint.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if {"settings", "weights", "history"} <= state.keys():
-            return state
+        content = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {shown(path)}: {error.strerror or error}") from None
+        raise UserError(f"cannot read {shown(path)}: {error.strerror}") from None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if isinstance(state["settings"], dict) and isinstance(state["history"], list) and "weights" in state:
+            return state
     except Exception:  # a damaged or hostile file can fail in any way
         pass
     raise UserError(f"{shown(path)} is not a checkpoint of this project (damaged, or from elsewhere)")
@@ -521,8 +524,8 @@ def start(args, *data):
         args.run_dir = earlier[-1] if args.resume and earlier else runs / stamp
         args.checkpoint_dir = args.checkpoint_dir or (args.run_dir if quick else HERE) / "checkpoints"
         args.figure_dir = args.run_dir / "figures" if quick else HERE / "report" / "figures"
-        for folder in (args.run_dir, args.checkpoint_dir, args.figure_dir):
-            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (args.run_dir, args.checkpoint_dir, args.figure_dir) if "epochs" in args else ():
+            folder.mkdir(parents=True, exist_ok=True)  # complain now, not after minutes of training
             if not os.access(folder, os.W_OK):
                 raise UserError(f"cannot write to {shown(folder)}")
     args.started = time.perf_counter()

@@ -144,8 +144,8 @@ def main():
         first, second = (FASHION_CLASSES[index] for index in classes)
         rows.append((name, first, f"{values[0]:.4f}", second, f"{values[1]:.4f}", note))
     common.report(args, table(rows))
-    plot_predictions(names[:PLOTTED], images[:PLOTTED], probabilities[:PLOTTED],
-                     args.figure_dir / "task_3_1_d.png")
+    folder = args.run_dir / "figures" if args.images else args.figure_dir
+    plot_predictions(names[:PLOTTED], images[:PLOTTED], probabilities[:PLOTTED], folder / "task_3_1_d.png")
 
 
 if __name__ == "__main__":
