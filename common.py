@@ -40,16 +40,14 @@ FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
 
 # The published files, uncompressed: results on any other data are never recorded.
 MD5 = {
-    "MNIST": {
-        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637"},
-    "FashionMNIST": {
-        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
-        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
-        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965"}}
+    "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "MNIST/raw/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "MNIST/raw/t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "MNIST/raw/t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    "FashionMNIST/raw/train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "FashionMNIST/raw/train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "FashionMNIST/raw/t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "FashionMNIST/raw/t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965"}
 
 
 def load(name, train, data_dir):
@@ -62,6 +60,7 @@ def load(name, train, data_dir):
 
     try:
         data = getattr(datasets, name)(data_dir, train=train, download=True)
+        assert 0 < len(data.data) == len(data.targets) and data.data.shape[1:] == (28, 28), "sizes do not fit"
     except Exception as error:  # a download or a damaged file can fail in any way
         if (Path(data_dir) / name / "raw" / "train-images-idx3-ubyte").exists():
             raise UserError(f"{name} in {data_dir} is damaged ({error}): delete {data_dir}/{name}"
@@ -69,9 +68,6 @@ def load(name, train, data_dir):
         raise UserError(f"{name} is not in {data_dir} and cannot be downloaded: put its files into"
                         f" {data_dir}/{name}/raw, or draw a stand-in with"
                         " 'python tests/stand_in.py data-drawn' and add --data-dir data-drawn") from None
-    if len(data.data) != len(data.targets) or data.data.shape[1:] != (28, 28):
-        raise UserError(f"{name} in {data_dir} is damaged ({len(data.data)} images, "
-                        f"{len(data.targets)} labels): delete {data_dir}/{name} and run again")
     return data.data.unsqueeze(1), data.targets
 
 
@@ -93,9 +89,8 @@ def load_split(name, args):
 
 def is_published(name, data_dir):
     """Whether all four files of a data set are, byte for byte, the published ones."""
-    raw = Path(data_dir) / name / "raw"
-    return all((raw / file).is_file() and hashlib.md5((raw / file).read_bytes()).hexdigest() == md5
-               for file, md5 in MD5[name].items())
+    files = {Path(data_dir) / file: md5 for file, md5 in MD5.items() if file.startswith(f"{name}/")}
+    return all(file.is_file() and hashlib.md5(file.read_bytes()).hexdigest() == md5 for file, md5 in files.items())
 
 
 class LabelledImages(Dataset):
@@ -210,39 +205,6 @@ class EncoderDecoder(nn.Module):
         return self.decoder(self.encoder(images))
 
 
-class UNet(nn.Module):
-    """A denoiser with a full-resolution path: images [B, 1, 28, 28] to images [B, 1, 28, 28].
-
-    An encoder-decoder whose decoder also sees the encoder's features of the same size
-    (Ronneberger et al. 2015, "U-Net"), here with three sizes: 28, 14 and 7 pixels.
-    """
-
-    def __init__(self, widths=(32, 64, 128)):
-        super().__init__()
-        fine, middle, coarse = widths
-        self.encode_fine, self.encode_middle = self.block(1, fine), self.block(fine, middle)
-        self.bottleneck = self.block(middle, coarse)
-        self.up_middle = nn.ConvTranspose2d(coarse, middle, 2, stride=2)
-        self.decode_middle = self.block(2 * middle, middle)
-        self.up_fine = nn.ConvTranspose2d(middle, fine, 2, stride=2)
-        self.decode_fine = self.block(2 * fine, fine)
-        self.output = nn.Conv2d(fine, 1, 1)
-
-    @staticmethod
-    def block(inputs, outputs):
-        """Two 3x3 convolutions with ReLU that keep the image size."""
-        return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(),
-                             nn.Conv2d(outputs, outputs, 3, padding=1), nn.ReLU())
-
-    def forward(self, images):
-        fine = self.encode_fine(images)
-        middle = self.encode_middle(F.max_pool2d(fine, 2))
-        coarse = self.bottleneck(F.max_pool2d(middle, 2))
-        middle = self.decode_middle(torch.cat([self.up_middle(coarse), middle], dim=1))
-        fine = self.decode_fine(torch.cat([self.up_fine(middle), fine], dim=1))
-        return self.output(fine)
-
-
 class Skip(nn.Module):
     """The skip connection of equation (3) around any network: X -> X + network(X)."""
 
@@ -294,11 +256,31 @@ def infer(network, dataset, args):
     return torch.cat(outputs), torch.cat(targets)
 
 
+def train_epoch(network, loader, functions, optimizer, schedule, args):
+    """One pass over the training images; `functions` are the loss and the metrics, of (outputs, targets).
+
+    Returns the mean of each over all images, taken while the weights change.
+    """
+    network.train()
+    totals, count = dict.fromkeys(functions, 0.0), 0
+    for images, targets in loader:
+        targets = targets.to(args.device, non_blocking=True)
+        outputs = forward(network, images, args)
+        values = {key: function(outputs, targets) for key, function in functions.items()}
+        optimizer.zero_grad()  # the template forgets this: bug 2
+        values["loss"].backward()
+        optimizer.step()
+        schedule.step()
+        count += len(images)
+        for key, value in values.items():
+            totals[key] += value.detach() * len(images)  # stays on the device: reading it would wait
+    return {key: float(total) / count for key, total in totals.items()}
+
+
 def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, one_cycle=True, after_epoch=None):
-    """Train a network for args.epochs epochs: AdamW, its learning rate args.lr the peak of one cycle.
+    """Train a network for args.epochs epochs with AdamW, its learning rate args.lr the peak of one cycle.
 
-    The cycle rises for 30 % of the steps, then falls to zero (Smith & Topin 2018); or the rate is constant.
-
+    The cycle rises for 30 % of the steps, then falls to zero (Smith & Topin 2018); without, the rate is constant.
     data: (training set, validation set), both fetching whole batches of (inputs, targets).
     loss, metrics: a function, and a dict of functions, of (outputs, targets), giving a batch's mean.
     after_epoch: called with (TensorBoard writer, network, epoch), for pictures.
@@ -309,17 +291,14 @@ def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, o
     from torch.utils.tensorboard import SummaryWriter  # here, because importing it takes a second
     from tqdm import tqdm
 
-    train_set, validation_set = data
-    stem = name if seed == args.seed[0] else f"{name}.seed{seed}"
-    finished = args.checkpoint_dir / f"{stem}.pt"
-    unfinished = args.checkpoint_dir / f"{stem}.partial.pt"
-
     torch.manual_seed(seed)
     network = make_network().to(args.device, memory_format=torch.channels_last)
+    train_set, validation_set = data
+    loader = batches(train_set, args.batch_size, shuffle=True)
     optimizer = torch.optim.AdamW(network.parameters(), args.lr, weight_decay=weight_decay, fused=True)
-    steps = math.ceil(len(train_set) / args.batch_size)
-    schedule = (torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * steps)
+    schedule = (torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * len(loader))
                 if one_cycle else torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1))
+    functions = {"loss": loss, **metrics}
     settings = {"network": type(network).__name__, "parameters": parameter_count(network),
                 "training images": len(train_set), "validation images": len(validation_set),
                 "holdout": args.holdout, "epochs": args.epochs, "batch size": args.batch_size,
@@ -327,52 +306,36 @@ def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, o
                 "device": args.device.type, "precision": args.precision}
     history, log_dir = [], str(args.run_dir / f"{name}-seed{seed}")
 
-    saved = next((path for path in (unfinished, finished) if path.exists()), None) if args.resume else None
-    if saved:
-        state = load_checkpoint(saved)
-        for key, value in settings.items():
-            if state["settings"].get(key) != value:
-                raise UserError(f"{shown(saved)} was saved under another {key} ({state['settings'].get(key)}, not "
-                                f"{value}): go on with the same settings, or start anew without --resume")
-        load_weights(network, state, saved)
+    stem = name if seed == args.seed[0] else f"{name}.seed{seed}"
+    finished, unfinished = (args.checkpoint_dir / f"{stem}{end}" for end in (".pt", ".partial.pt"))
+    if args.resume and (unfinished.exists() or finished.exists()):
+        path = unfinished if unfinished.exists() else finished
+        state = load_checkpoint(path, settings)
+        load_weights(network, state, path)
         history = state["history"]
-        if saved == finished:
-            print(f"{name}, seed {seed}: finished already ({shown(finished)})")
+        print(f"{name}, seed {seed}: {shown(path)} goes up to epoch {len(history)}")
+        if path == finished:
             return Run(network.eval(), history)
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        log_dir = state["log_dir"]  # purge_step below takes out points that a killed epoch left there
-        print(f"{name}, seed {seed}: going on after epoch {len(history)}")
+        log_dir = state["log_dir"]
     elif args.resume:
         print(f"{name}, seed {seed}: nothing saved, starting from the beginning")
 
-    writer = SummaryWriter(log_dir, purge_step=len(history) + 1)
+    writer = SummaryWriter(log_dir, purge_step=len(history) + 1)  # drops points of an epoch that was not saved
     if not history:
         with warnings.catch_warnings(action="ignore"):  # tensorboard traces by a deprecated function
             writer.add_graph(network, train_set[0][0][None].to(args.device))
     for epoch in range(len(history) + 1, args.epochs + 1):
         start = time.perf_counter()
         torch.manual_seed(seed << 32 | epoch)  # each epoch has its own randomness: nothing of it to save
-        functions = {"loss": loss, **metrics}
-        totals = dict.fromkeys(functions, 0.0)
-        network.train()
-        bar = tqdm(batches(train_set, args.batch_size, shuffle=True), f"{name} {epoch}/{args.epochs}",
-                   leave=False, disable=None)
-        for images, targets in bar:
-            targets = targets.to(args.device, non_blocking=True)
-            outputs = forward(network, images, args)
-            values = {key: function(outputs, targets) for key, function in functions.items()}
-            optimizer.zero_grad()  # the template forgets this: bug 2
-            values["loss"].backward()
-            optimizer.step()
-            schedule.step()
-            for key, value in values.items():
-                totals[key] += value.detach() * len(images)
+        bar = tqdm(loader, f"{name} {epoch}/{args.epochs}", leave=False, disable=None)
+        row = {f"training {key}": value for key, value in
+               train_epoch(network, bar, functions, optimizer, schedule, args).items()}
         outputs, targets = infer(network, validation_set, args)
-
-        row = {f"training {key}": float(total) / len(train_set) for key, total in totals.items()}
         row |= {f"validation {key}": float(function(outputs, targets)) for key, function in functions.items()}
         history.append(row | {"seconds": time.perf_counter() - start})
+
         for key in row:
             kind, metric = key.split(" ", 1)
             writer.add_scalar(f"{metric}/{kind}", row[key], epoch)
@@ -417,10 +380,10 @@ def save_checkpoint(path, state):
     replace_file(path, buffer.getvalue())
 
 
-def load_checkpoint(path):
+def load_checkpoint(path, settings=None):
     """Read what save_checkpoint has written: data only, no code from the file is ever run.
 
-    Raises UserError if the file is not such a checkpoint.
+    Raises UserError if the file is not such a checkpoint, or was saved under other settings than given.
     """
     try:
         content = Path(path).read_bytes()
@@ -429,11 +392,14 @@ def load_checkpoint(path):
     try:
         with warnings.catch_warnings(action="ignore"):
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if isinstance(state["settings"], dict) and isinstance(state["history"], list) and "weights" in state:
-            return state
+        assert isinstance(state["settings"], dict) and isinstance(state["history"], list) and "weights" in state
     except Exception:  # a damaged or hostile file can fail in any way
-        pass
-    raise UserError(f"{shown(path)} is not a checkpoint of this project (damaged, or from elsewhere)")
+        raise UserError(f"{shown(path)} is not a checkpoint of this project (damaged, or from elsewhere)") from None
+    for key, value in (settings or {}).items():
+        if state["settings"].get(key) != value:
+            raise UserError(f"{shown(path)} was saved under another {key} ({state['settings'].get(key)}, not {value}):"
+                            " go on with the same settings, or start anew without --resume")
+    return state
 
 
 def load_weights(network, state, path):
@@ -441,8 +407,7 @@ def load_weights(network, state, path):
     try:
         network.load_state_dict(state["weights"])
     except Exception:
-        raise UserError(f"the weights in {shown(path)} do not fit the network "
-                        f"{type(network).__name__}") from None
+        raise UserError(f"the weights in {shown(path)} do not fit the network {type(network).__name__}") from None
 
 
 ####################################################################################################
@@ -468,7 +433,7 @@ def positive(kind):
 
 
 def parser(doc, *groups, **defaults):
-    """The shared command line of DESIGN: `groups` out of "data", "device", "training"; `defaults` of a task."""
+    """The shared command line: `groups` out of "data", "device", "training"; `defaults` of a task."""
     result = Parser(description=doc.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = result.add_argument
     if "data" in groups:
@@ -595,7 +560,7 @@ def report(args, lines, runs=()):
     """Print a task's results and, with --record, put them into the trailing comments of its file."""
     spent = minutes(runs) or (time.perf_counter() - args.started) / 60
     device = args.device.type if "device" in args else "cpu"
-    name = torch.cuda.get_device_name() if device == "cuda" else torch.cpu.get_capabilities()["cpu_name"]
+    name = torch.cuda.get_device_name() if device == "cuda" else torch.cpu.get_capabilities().get("cpu_name")
     lines = [*lines, f"({name}, {torch.get_num_threads()} threads, {getattr(args, 'precision', 'fp32')}, "
                      f"torch {torch.__version__}, {spent:.1f} minutes)"]
     print("", *lines, "", sep="\n")
@@ -630,6 +595,7 @@ def record(script, arguments, lines):
 
 def run(main):
     """Call a script's main; what a user can put right ends in one line, exit status 2, Ctrl-C in 130."""
+    sys.stdout.reconfigure(errors="replace")  # a console without "π" is no reason to stop
     try:
         main()
     except UserError as error:
@@ -637,7 +603,7 @@ def run(main):
     except OSError as error:  # full disk, folder not writable, …
         message, status = f"{error.strerror or error}: {shown(error.filename) if error.filename else 'output'}", 2
     except KeyboardInterrupt:
-        message, status = "stopped; the same command with --resume goes on after the last finished epoch", 130
+        message, status = "stopped; training goes on after its last finished epoch with --resume", 130
     else:
         return
     print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)

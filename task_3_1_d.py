@@ -8,6 +8,7 @@ A = number 20332, a bag, and B = number 31752, a dress. So the labels tell where
 decision flips; images 1 to 8 belong to no class, and the network has never learnt to say so.
 """
 
+import io
 import sys
 import warnings
 from pathlib import Path
@@ -25,13 +26,17 @@ PLOTTED = 30  # images in the picture
 
 
 def make_samples(data_dir):
-    """Make the sheet's ten images from the data set; raises UserError if it is not the published one."""
-    import io
+    """Make the sheet's ten images from the data set; raises UserError without the published one."""
     from PIL import Image
 
-    images, _ = common.load("FashionMNIST", True, data_dir)
+    try:
+        images, _ = common.load("FashionMNIST", True, data_dir)
+    except UserError:
+        pass
     if not common.is_published("FashionMNIST", data_dir):
-        raise UserError(f"the ten images can only be made from the published Fashion-MNIST, not from {data_dir}")
+        raise UserError("the sheet's ten images are made from the published Fashion-MNIST, which is not in "
+                        f"{data_dir} and could not be downloaded: put its files into {data_dir}/FashionMNIST/raw, "
+                        "or give image files of your own")
     bag, dress = images[BAG, 0].double(), images[DRESS, 0].double()
     for i, path in enumerate(SAMPLES):
         morph = ((1 - i / 9) * bag + i / 9 * dress).round().byte()

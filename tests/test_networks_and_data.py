@@ -9,8 +9,9 @@ import task_3_1_b
 import task_3_1_c
 import task_3_2_b
 import task_3_2_c
-from common import ConvNet, EncoderDecoder, FashionNet, LabelledImages, Skip, UNet
+from common import ConvNet, EncoderDecoder, FashionNet, LabelledImages, Skip
 from task_3_2_a import NoisyFashionMNIST
+from task_3_2_b import UNet
 
 
 @pytest.fixture

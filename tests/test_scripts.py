@@ -150,7 +150,7 @@ def test_killed_training_resumes_to_identical_weights_and_whole_curves(drawn, tm
             assert len(error.strip().splitlines()) == 1 and "--resume" in error
     process = start(*disturbed, "--resume")
     output, error = process.communicate()
-    assert process.returncode == 0 and "going on after epoch" in output, error
+    assert process.returncode == 0 and "goes up to epoch" in output, error
 
     weights = [torch.load(tmp_path / folder / "task_3_1_a.pt", weights_only=True)["weights"] for folder in "ab"]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
@@ -159,7 +159,7 @@ def test_killed_training_resumes_to_identical_weights_and_whole_curves(drawn, tm
         assert [step for step, _ in whole] == [1, 2, 3, 4, 5, 6] and whole == mended
 
     process = start(*disturbed, "--resume")
-    assert "finished already" in process.communicate()[0] and process.returncode == 0
+    assert "goes up to epoch 6" in process.communicate()[0] and process.returncode == 0
     process = start(*command, "--lr", 0.5, "--resume", "--log-dir", tmp_path / "b", "--checkpoint-dir", tmp_path / "b")
     process.stderr_text = process.communicate()[1]
     assert process.returncode == 2 and "another learning rate" in process.stderr_text
@@ -167,7 +167,7 @@ def test_killed_training_resumes_to_identical_weights_and_whole_curves(drawn, tm
 
 def test_resume_of_a_quick_try_finds_it(script):
     assert "nothing saved" in script("task_3_1_a", "--epochs", 1, "--resume").stdout
-    assert "finished already" in script("task_3_1_a", "--epochs", 1, "--resume").stdout
+    assert "goes up to epoch 1" in script("task_3_1_a", "--epochs", 1, "--resume").stdout
 
 
 @pytest.mark.parametrize("arguments, text", [
