@@ -9,8 +9,7 @@ from torch.utils.data import Dataset
 
 import common
 
-INDICES = (100, 200)  # as in the template: 80 samples out of these training images
-PAIRS = 80
+FIRST, LAST, PAIRS = 100, 200, 80  # as in the template: 80 samples out of these training images
 
 
 class NoisyFashionMNIST(Dataset):
@@ -41,17 +40,16 @@ class NoisyFashionMNIST(Dataset):
 
 
 def plot_pairs(noisy, clean, titles, path):
-    """Draw pairs, 8 in a row, noisy beside clean; both [N, 1, 28, 28], the grey scale ends at 0 and 1."""
+    """Draw pairs, 8 in a row, noisy beside clean; both [N, 1, 28, 28], N a multiple of 8."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(16, 1.15 * len(noisy) / 8 + 0.4))
-    axes = figure.subplots(len(noisy) // 8, 8, squeeze=False).flat
-    for axis, pair, title in zip(axes, zip(noisy, clean), titles):
-        axis.imshow(torch.cat(pair, dim=2)[0].clamp(0, 1), cmap="gray", vmin=0, vmax=1)
-        axis.set_title(title, fontsize=8, pad=2)
+    rows = len(noisy) // 8
+    figure = Figure(figsize=(13, 0.95 * rows + 0.5), layout="constrained")
+    for axis, pair, title in zip(figure.subplots(rows, 8, squeeze=False).flat, zip(noisy / 2, clean), titles):
+        axis.imshow(torch.cat(pair, dim=2)[0], cmap="gray", vmin=0, vmax=1)
+        axis.set_title(title, fontsize=7, pad=2)
         axis.axis("off")
-    figure.suptitle("Fashion-MNIST, noisy | clean (grey values above 1 are shown white)")
-    figure.tight_layout(pad=0.4)
+    figure.suptitle("Fashion-MNIST, number and class: noisy, black to white = 0 to 2 | clean, 0 to 1")
     common.save_figure(figure, path)
 
 
@@ -61,7 +59,7 @@ def main():
     args = common.start(parser.parse_args(), "FashionMNIST")
     images, labels = common.load("FashionMNIST", True, args.data_dir)
     torch.manual_seed(args.seed[0])
-    indices = torch.randint(*INDICES, (PAIRS,)).tolist()
+    indices = (FIRST + torch.randperm(LAST - FIRST)[:PAIRS]).tolist()
     dataset = NoisyFashionMNIST(images)
     noisy, clean = dataset.__getitems__(indices)
     titles = [f"{index}: {common.FASHION_CLASSES[labels[index]]}" for index in indices]

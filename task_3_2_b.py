@@ -92,7 +92,7 @@ def train(name, make_network, args, seed, amplitude=1.0):
         for kind, images in shown.items():
             outputs, clean = common.infer(network, images, args)
             noisy = next(iter(common.batches(images, SHOWN)))[0]
-            rows = torch.stack([noisy, outputs, clean], dim=1).flatten(0, 1).clamp(0, 1)
+            rows = torch.stack([noisy / 2, outputs, clean], dim=1).flatten(0, 1).clamp(0, 1)
             writer.add_image(f"noisy, output, clean/{kind}", make_grid(rows, nrow=3, pad_value=0.5), epoch)
 
     args = common.changed(args, lr=args.lr or LEARNING_RATE[args.network])
@@ -126,11 +126,11 @@ def plot_best_and_worst(noisy, outputs, clean, errors, path):
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     axes = figure.subplots(3, 10)
     for column, index in enumerate([*order[:5].tolist(), *order[-5:].tolist()]):
-        for row, images in enumerate((noisy, outputs, clean)):
+        for row, images in enumerate((noisy / 2, outputs, clean)):
             axes[row, column].imshow(images[index, 0].clamp(0, 1), cmap="gray", vmin=0, vmax=1)
             axes[row, column].axis("off")
         axes[0, column].set_title(f"MAE {errors[index]:.3f}", fontsize=8)
-    figure.suptitle("five best and five worst images of the validation set: noisy, output, clean")
+    figure.suptitle("five best and five worst images of the validation set: noisy (0 to 2), output, clean (0 to 1)")
     common.save_figure(figure, path)
 
 

@@ -7,8 +7,8 @@ import task_3_2_b
 from common import EncoderDecoder, Skip
 from task_3_2_b import NETWORKS, scores, score_line, train
 
-AMPLITUDES = (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)  # of the sweep; the sheet's noise is the last
-CHANNELS = (16, 32, 64)  # of the bottleneck; the sheet's network is the first
+AMPLITUDES = (0.1, 0.2, 0.3, 0.4, 0.6, 1.0)  # of the sweep; the sheet's noise is the last
+CHANNELS = (16, 32)  # of the bottleneck; the sheet's network is the first
 
 
 def noise_left(outputs, noisy, clean):

@@ -121,7 +121,7 @@ def test_3_2_c_compares_and_sweeps(script, tmp_path):
     assert "without skip" in process.stdout and "with skip" in process.stdout
     process = script("task_3_2_c", "--epochs", 1, "--limit", 30, "--sweep")
     assert process.returncode == 0, process.stderr
-    assert len(re.findall(r"^amplitude ", process.stdout, re.M)) == 7
+    assert len(re.findall(r"^amplitude ", process.stdout, re.M)) == 6
     assert only(tmp_path, "task_3_2_c_sweep.png")
 
 

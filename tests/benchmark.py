@@ -1,0 +1,164 @@
+"""How fast are the scripts, as ratios measured side by side in one run?
+
+    python tests/benchmark.py            whole epochs, about an hour on 2 cores
+    python tests/benchmark.py --quick    a tenth of an epoch, 3 minutes
+
+The rivals take turns (A B A B …); a ratio is printed as the median of the turns with its smallest and largest.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from PIL import Image  # noqa: E402
+from torch.utils.data import DataLoader, Subset  # noqa: E402
+from torch.utils.tensorboard import SummaryWriter  # noqa: E402
+from torchvision import datasets, transforms  # noqa: E402
+
+import common  # noqa: E402
+from common import ConvNet, LabelledImages  # noqa: E402
+from task_3_1_a import BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, cross_entropy  # noqa: E402
+
+# Multiplications and additions of ConvNet for one image, forward; backward costs twice as much again
+FLOP = 2 * (28 * 28 * 9 * 32 * (1 + 32 + 32) + 28 * 28 * 32 * 256 + 256 * 10)
+
+
+def seconds(function, *arguments):
+    """The time that one call takes."""
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def spread(values, unit=""):
+    """The median and the range of some values as text."""
+    return f"{statistics.median(values):.2f}{unit} ({min(values):.2f} … {max(values):.2f})"
+
+
+def tutorial(data_dir, images, log_dir):
+    """A function that trains and validates for one epoch as tutorials do it."""
+    train_set, test_set = (
+        Subset(datasets.MNIST(data_dir, train=train, transform=transforms.ToTensor()), range(count))
+        for train, count in ((True, images), (False, images // 6)))
+    train_loader, test_loader = DataLoader(train_set, BATCH_SIZE, shuffle=True), DataLoader(test_set, BATCH_SIZE)
+    network, writer = ConvNet(), SummaryWriter(log_dir)
+    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
+
+    def epoch():
+        network.train()
+        for step, (inputs, labels) in enumerate(train_loader):
+            loss = F.cross_entropy(network(inputs), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            writer.add_scalar("loss", loss.item(), step)
+        network.eval()
+        with torch.no_grad():
+            sum((network(inputs).argmax(1) == labels).sum().item() for inputs, labels in test_loader)
+    return epoch
+
+
+def ours(data_dir, images, precision):
+    """A function that trains and validates for one epoch as task_3_1_a.py does, and its data loader."""
+    args = argparse.Namespace(device=torch.device("cpu"), precision=precision)
+    (train_images, train_labels), (test_images, test_labels) = (
+        common.load("MNIST", train, data_dir) for train in (True, False))
+    loader = common.batches(LabelledImages(train_images[:images], train_labels[:images]), BATCH_SIZE, shuffle=True)
+    test_set = LabelledImages(test_images[:images // 6], test_labels[:images // 6])
+    network = ConvNet().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
+    functions = {"loss": cross_entropy, "accuracy": common.accuracy}
+
+    def train():
+        common.train_epoch(network, loader, functions, optimizer, schedule, args)
+
+    return train, lambda: common.infer(network, test_set, args), lambda: sum(1 for _ in loader)
+
+
+def matrix_product_rate(dtype, size=4096):
+    """This machine's own rate in GFLOP/s: the best of five products of two square matrices."""
+    a, b = torch.rand(2, size, size).to(dtype)
+    return 2 * size ** 3 / min(seconds(torch.matmul, a, b) for _ in range(5)) / 1e9
+
+
+def compare_epochs(data_dir, images, turns, folder):
+    """Rows 1 to 3: an epoch against the tutorial's, the share of the matrix rate, the data path's share."""
+    rivals = {"tutorial": tutorial(data_dir, images, folder)}
+    precisions = ["fp32"] + ["bf16"] * common.has_bf16(torch.device("cpu"))
+    parts = {precision: ours(data_dir, images, precision) for precision in precisions}
+    for precision, (train, validate, _) in parts.items():
+        rivals[precision] = lambda train=train, validate=validate: (train(), validate())
+    for precision in precisions:
+        rivals[precision]()  # the first call compiles kernels
+    times = {name: [] for name in rivals}
+    for _ in range(turns):
+        for name, epoch in rivals.items():
+            times[name].append(seconds(epoch))
+    print(f"1. an epoch of {images} images: tutorial {spread(times['tutorial'], ' s')}")
+    for precision in precisions:
+        ratios = [slow / fast for slow, fast in zip(times["tutorial"], times[precision])]
+        print(f"   ours, {precision}: {spread(times[precision], ' s')}, {spread(ratios, 'x')} as fast")
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        if precision in precisions:
+            train, _, data = parts[precision]
+            rate = images * 3 * FLOP / statistics.median(seconds(train) for _ in range(turns)) / 1e9
+            best = matrix_product_rate(dtype)
+            print(f"2. {precision}: {rate:.0f} of {best:.0f} GFLOP/s of a matrix product, {100 * rate / best:.0f} %")
+            print(f"3. {precision}: data path {100 * seconds(data) / statistics.median(times[precision]):.1f} % of an epoch")
+
+
+def compare_predictor(data_dir, files, turns, folder):
+    """Row 4: the whole process of the predictor against the bare imports, and images per second."""
+    predictor = [sys.executable, ROOT / "task_3_1_d.py", "--log-dir", folder, "--data-dir", data_dir]
+    imports = [sys.executable, "-c", "import torch, torchvision"]
+    run = lambda command: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: E731
+    run(predictor)  # makes the ten images
+    ratios = [seconds(run, predictor) / seconds(run, imports) for _ in range(turns)]
+    print(f"4. predictor on ten images, picture included: {spread(ratios, 'x')} the bare imports")
+    images, _ = common.load("FashionMNIST", False, data_dir)
+    names = []
+    for number in range(files):
+        names.append(folder / f"{number}.png")
+        Image.fromarray(images[number, 0].numpy()).save(names[-1])
+    print(f"   {files / seconds(run, [*predictor, *names]):.0f} images/s on {files} files, start included")
+
+
+def peak_memory(data_dir, folder):
+    """Row 5: the resident set of each task, at its largest, in a run of one short epoch."""
+    for script in sorted(ROOT.glob("task_3_*.py")):
+        command = [sys.executable, script]
+        if "3_1_b" not in script.name:
+            command += ["--data-dir", data_dir, "--log-dir", folder]
+        if script.stem in ("task_3_1_a", "task_3_1_c", "task_3_2_b", "task_3_2_c"):
+            command += ["--epochs", "1", "--limit", "2000"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0, script
+        print(f"5. {script.name}: {usage.ru_maxrss / 2 ** 20:.2f} GiB")
+
+
+def main():
+    parser = common.parser(__doc__)
+    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or common.HERE / "data"))
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as name:
+        compare_epochs(args.data_dir, 3_000 if args.quick else 60_000, 3 if args.quick else 5, Path(name))
+        compare_predictor(args.data_dir, 2_000 if args.quick else 10_000, 3 if args.quick else 5, Path(name))
+        peak_memory(args.data_dir, Path(name))
+
+
+if __name__ == "__main__":
+    common.run(main)
