@@ -9,6 +9,7 @@ import io
 import math
 import os
 import sys
+import threading
 import time
 import warnings
 from collections import namedtuple
@@ -31,9 +32,7 @@ class UserError(Exception):
     """What a user can put right: its text is the one line on standard error, exit status 2."""
 
 
-####################################################################################################
-#                                               Data                                               #
-####################################################################################################
+# ======================================================= Data =======================================================
 
 FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -136,9 +135,7 @@ def flip_and_shift(images, shift=2):
     return F.grid_sample(images, grid, align_corners=False)
 
 
-####################################################################################################
-#                                             Networks                                             #
-####################################################################################################
+# ===================================================== Networks =====================================================
 
 class ConvNet(nn.Module):
     """The sheet's classifier (3.1 a), 6,444,170 parameters: images [B, 1, 28, 28] to logits [B, 10]."""
@@ -221,9 +218,7 @@ def parameter_count(network):
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-####################################################################################################
-#                                             Training                                             #
-####################################################################################################
+# ===================================================== Training =====================================================
 
 # network: in eval mode, after the last epoch; history: for each epoch a dict of floats such as
 # "training loss", "validation accuracy" and "seconds"
@@ -355,22 +350,26 @@ def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, o
     return Run(network.eval(), history)
 
 
-####################################################################################################
-#                                            Checkpoints                                           #
-####################################################################################################
+# =================================================== Checkpoints ====================================================
 
 def replace_file(path, content):
-    """Write bytes to a file so that at every moment it holds either all of the old or all of the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write bytes to a file so that at every moment it holds either all of the old or all of the new.
+
+    Raises UserError if the disk is full or the folder cannot be written.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {shown(path)}: {error.strerror}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 def save_checkpoint(path, state):
@@ -410,9 +409,7 @@ def load_weights(network, state, path):
         raise UserError(f"the weights in {shown(path)} do not fit the network {type(network).__name__}") from None
 
 
-####################################################################################################
-#                                    Command line and results                                     #
-####################################################################################################
+# ============================================= Command line and results =============================================
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line."""
@@ -434,22 +431,24 @@ def positive(kind):
 
 def parser(doc, *groups, **defaults):
     """The shared command line: `groups` out of "data", "device", "training"; `defaults` of a task."""
-    result = Parser(description=doc.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    result = Parser(description=doc.split("\n\n")[0].replace("%", "%%"))
     add = result.add_argument
     if "data" in groups:
         add("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or HERE / "data"),
-            help="where MNIST/raw and FashionMNIST/raw are, or are downloaded to")
-        add("--log-dir", type=Path, default=HERE / "runs", help="TensorBoard logs")
+            help="where MNIST/raw and FashionMNIST/raw are, or are downloaded to (default: %(default)s)")
+        add("--log-dir", type=Path, default=HERE / "runs", help="TensorBoard logs (default: %(default)s)")
     if "device" in groups:
-        add("--device", choices=("auto", "cpu", "cuda", "mps", "xpu"), default="auto")
+        add("--device", choices=("auto", "cpu", "cuda", "mps", "xpu"), default="auto",
+            help="auto (the default): the accelerator if there is one")
         add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-            help="auto: bf16 where the hardware computes it")
+            help="auto (the default): bf16 where the hardware computes it")
     if "training" in groups:
-        add("--epochs", type=positive(int))
-        add("--batch-size", type=positive(int))
-        add("--lr", type=positive(float), help="peak learning rate")
-        add("--seed", type=int, nargs="+", default=[0], metavar="S", help="several: one run each")
-        add("--checkpoint-dir", type=Path, help="default: checkpoints, or the log folder of a quick try")
+        own = "each network's own"
+        add("--epochs", type=positive(int), help="passes over the training images (default: %(default)s)")
+        add("--batch-size", type=positive(int), help=f"images in a step (default: {defaults.get('batch_size', own)})")
+        add("--lr", type=positive(float), help=f"peak learning rate (default: {defaults.get('lr', own)})")
+        add("--seed", type=int, nargs="+", default=[0], metavar="S", help="several: one run each (default: 0)")
+        add("--checkpoint-dir", type=Path, help="weights (default: checkpoints, or the log folder of a quick try)")
         add("--limit", type=positive(int), metavar="N", help="quick try: train on the first N images")
         add("--holdout", action="store_true",
             help="train on 50,000 training images, validate on the last 10,000, never open the test set")
@@ -596,12 +595,13 @@ def record(script, arguments, lines):
 def run(main):
     """Call a script's main; what a user can put right ends in one line, exit status 2, Ctrl-C in 130."""
     sys.stdout.reconfigure(errors="replace")  # a console without "π" is no reason to stop
+    threading.excepthook = lambda error: None  # TensorBoard's writer thread: its error comes again in flush()
     try:
         main()
     except UserError as error:
         message, status = str(error), 2
     except OSError as error:  # full disk, folder not writable, …
-        message, status = f"{error.strerror or error}: {shown(error.filename) if error.filename else 'output'}", 2
+        message, status = f"{error.strerror or error}" + f": {error.filename}" * bool(error.filename), 2
     except KeyboardInterrupt:
         message, status = "stopped; training goes on after its last finished epoch with --resume", 130
     else:

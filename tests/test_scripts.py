@@ -212,11 +212,12 @@ def test_folder_that_cannot_be_written_is_one_line(script, tmp_path):
     assert_one_line_error(script("task_3_1_a", "--checkpoint-dir", tmp_path / "file" / "x"), "file")
 
 
-def test_full_disk_is_one_line_and_leaves_no_half_file(drawn, tmp_path):
-    """A limit of 4 MiB a file stands for the full disk: the 77 MB of training state do not fit."""
+@pytest.mark.parametrize("kibibytes", [4, 4096])
+def test_full_disk_is_one_line_and_leaves_no_half_file(drawn, tmp_path, kibibytes):
+    """A limit to each file stands for the full disk: too small for the curves, or for the 77 MB of training state."""
     process = subprocess.run(
-        ["bash", "-c", 'ulimit -f 4096; exec "$@"', "bash", sys.executable, ROOT / "task_3_1_a.py", "--epochs", "1",
-         "--data-dir", drawn, "--log-dir", tmp_path / "runs"], capture_output=True, text=True)
+        ["bash", "-c", f'ulimit -f {kibibytes}; exec "$@"', "bash", sys.executable, ROOT / "task_3_1_a.py",
+         "--epochs", "1", "--data-dir", drawn, "--log-dir", tmp_path / "runs"], capture_output=True, text=True)
     assert_one_line_error(process, "too large")
     assert not list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.tmp"))
 

@@ -145,7 +145,7 @@ def test_file_is_whole_or_old(tmp_path, monkeypatch):
     path = tmp_path / "file"
     common.replace_file(path, b"old")
     monkeypatch.setattr("os.fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="No space left"):
         common.replace_file(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
