@@ -1,5 +1,7 @@
 """3.2 c) The same denoiser with a skip connection, X + network(X): better or worse, and why?"""
 
+from functools import partial
+
 import torch
 
 import common
@@ -8,7 +10,7 @@ from common import EncoderDecoder, Skip
 from task_3_2_b import NETWORKS, scores, score_line, train
 
 AMPLITUDES = (0.1, 0.2, 0.3, 0.4, 0.6, 1.0)  # of the sweep; the sheet's noise is the last
-CHANNELS = (16, 32)  # of the bottleneck; the sheet's network is the first
+CHANNELS = (32,)  # of a wider network; the sheet's has 16
 
 
 def noise_left(outputs, noisy, clean):
@@ -45,8 +47,8 @@ def sweep(args):
     args = common.changed(args, checkpoint_dir=args.checkpoint_dir / "sweep")
     name = task_3_2_b.variant("task_3_2_c", args)
     settings = [(f"amplitude {amplitude}", NETWORKS[args.network], amplitude) for amplitude in AMPLITUDES]
-    settings += [(f"{channels} channels", lambda channels=channels: EncoderDecoder(channels), 1.0)
-                 for channels in CHANNELS[1:]]
+    if args.network == "listed":
+        settings += [(f"{channels} channels", partial(EncoderDecoder, channels), 1.0) for channels in CHANNELS]
     lines, maes, all_runs = [], [], []
     for label, make_network, amplitude in settings:
         rows = []
