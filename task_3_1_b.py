@@ -62,3 +62,46 @@ def main():
 
 if __name__ == "__main__":
     common.run(main)
+
+
+# Results, each block printed by the command above it
+
+# $ python task_3_1_b.py
+# ----------------------------------------------------------------
+#         Layer (type)               Output Shape         Param #
+# ================================================================
+#             Conv2d-1           [-1, 32, 28, 28]             320
+#               ReLU-2           [-1, 32, 28, 28]               0
+#             Conv2d-3           [-1, 32, 28, 28]           9,248
+#               ReLU-4           [-1, 32, 28, 28]               0
+#             Conv2d-5           [-1, 32, 28, 28]           9,248
+#               ReLU-6           [-1, 32, 28, 28]               0
+#            Flatten-7                [-1, 25088]               0
+#             Linear-8                  [-1, 256]       6,422,784
+#               ReLU-9                  [-1, 256]               0
+#            Linear-10                   [-1, 10]           2,570
+# ================================================================
+# Total params: 6,444,170
+# Trainable params: 6,444,170
+# Non-trainable params: 0
+# ----------------------------------------------------------------
+# Input size (MB): 0.00
+# Forward/backward pass size (MB): 1.34
+# Params size (MB): 24.58
+# Estimated Total Size (MB): 25.93
+# ----------------------------------------------------------------
+#
+# name          type      output shape
+# features.0    Conv2d    [1, 32, 28, 28]
+# features.1    ReLU      [1, 32, 28, 28]
+# features.2    Conv2d    [1, 32, 28, 28]
+# features.3    ReLU      [1, 32, 28, 28]
+# features.4    Conv2d    [1, 32, 28, 28]
+# features.5    ReLU      [1, 32, 28, 28]
+# classifier.0  Flatten   [1, 25088]
+# classifier.1  Linear    [1, 256]
+# classifier.2  ReLU      [1, 256]
+# classifier.3  Linear    [1, 10]
+#
+# [B, T, T, C] -> [B, T', T', F], T' = floor((T - 3) / 2) + 1: checked against Conv2d for T = 3 … 64
+# (AMD EPYC, 2 threads, fp32, torch 2.15.0+cu132, 0.0 minutes)
