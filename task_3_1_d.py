@@ -113,8 +113,7 @@ def plot_predictions(names, images, probabilities, path):
         top.imshow(images[number, 0], cmap="gray", vmin=0, vmax=255)
         top.set_title(names[number][-16:], fontsize=8)
         bottom.barh(FASHION_CLASSES, 100 * probabilities[number])
-        bottom.set(xlim=(0, 100), xlabel="%")
-        bottom.invert_yaxis()
+        bottom.set(xlim=(0, 100), ylim=(9.6, -0.6), xlabel="%")
     common.save_figure(figure, path)
 
 
