@@ -1,7 +1,7 @@
 """How fast are the scripts, as ratios measured side by side in one run?
 
     python tests/benchmark.py            whole epochs, about an hour on 2 cores
-    python tests/benchmark.py --quick    a tenth of an epoch, 3 minutes
+    python tests/benchmark.py --quick    a twentieth of an epoch, 3 minutes
 
 The rivals take turns (A B A B …); a ratio is printed as the median of the turns with its smallest and largest.
 """
@@ -149,9 +149,9 @@ def peak_memory(data_dir, folder):
 
 
 def main():
-    parser = common.parser(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or common.HERE / "data"))
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="a twentieth of an epoch, 3 minutes")
     args = parser.parse_args()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
