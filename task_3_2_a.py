@@ -74,3 +74,12 @@ def main():
 
 if __name__ == "__main__":
     common.run(main)
+
+
+# Results, each block printed by the command above it
+
+# $ python task_3_2_a.py
+# 60000 pairs, each image [1, 28, 28] torch.float32
+# clean in [0.000, 1.000], noisy in [0.000, 1.999]
+# noise: mean 0.5005 (1/2), variance 0.0829 (1/12 = 0.0833)
+# (AMD EPYC, 2 threads, fp32, torch 2.15.0+cu132, 0.0 minutes)
