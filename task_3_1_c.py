@@ -1,10 +1,13 @@
 """3.1 c) Fashion-MNIST with the network of 3.1 a, then with an improved one: what helps, and why?
 
-The sheet's network knows the training images by heart (training accuracy near 100 %) long before epoch 15:
-it overfits. 6.4 of its 6.4 million weights sit in one linear layer that has to learn each garment anew at
-every position. The improved network pools instead, which leaves it fewer weights and a small shift without
-effect; what it saves pays for more filters, more layers and batch normalisation, which learn faster. What
-is then left of overfitting, mirrored and shifted images take away. `--ablation` shows each step.
+The sheet's network reaches 93.13 ± 0.25 %, the improved one 94.44 ± 0.12 % (three seeds; the 10,000 test images,
+after the last epoch), with 1,147,722 instead of 6,444,170 weights.
+
+The sheet's network overfits: it knows all training images by heart (100.00 %) long before epoch 15. Nearly all of
+its weights sit in one linear layer that has to learn each garment anew at every position. The improved network pools
+instead, which saves those weights and forgives a small shift; what it saves pays for more filters, a second
+convolution in each group and batch normalisation, which let it learn faster. What is then left of overfitting,
+mirrored and shifted images fight. `--ablation` takes one step at a time.
 """
 
 from functools import partial
