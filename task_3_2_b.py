@@ -1,11 +1,18 @@
 """3.2 b) Denoising Fashion-MNIST with an encoder-decoder: which MAE on the validation images?
 
+Trained by equation (2): 0.0502 ± 0.0002 (three seeds; the 10,000 test images, after the last epoch). The noisy
+image itself has 0.4999; the best that subtracting a constant can do is 0.1431.
+
 Two places of the sheet's list cannot be followed to the letter, see EncoderDecoder in common.py: without
 output_padding=1 the output has 25 x 25 pixels, and with 16 filters in the last layer it has 16 channels,
 which broadcast against the one-channel target without an error: the loss falls, on a meaningless task.
-
 Equation (2) is the mean over the images of each image's L2 norm; `--loss l1` trains by the mean absolute
 error, the measure reported. `--network unet` is a more sophisticated version.
+
+What TensorBoard's images show: the noise is gone, the background black, outline and grey level are right. What is
+finer than the bottleneck's 7 x 7 grid of features is soft or lost: seams, checks, straps, dark cloth on black. Where
+the noise leaves several clean images possible, the loss is smallest for a compromise, a blurred one. Training and
+validation images look the same, and so do their curves: 9,585 weights do not overfit.
 """
 
 import torch
