@@ -545,6 +545,7 @@ def plot_curves(curves, label, path):
             axes.plot(range(1, len(values) + 1), values, ".-", color=f"C{color}", alpha=0.8,
                       label=name if values is seeds[0] else None)
     axes.set(xlabel="epoch", ylabel=label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, path)
