@@ -17,7 +17,6 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -119,20 +118,6 @@ class LabelledImages(Dataset):
 def batches(dataset, batch_size, shuffle=False):
     """A DataLoader over a data set that fetches whole batches by itself (__getitems__)."""
     return DataLoader(dataset, batch_size, shuffle, collate_fn=lambda batch: batch)
-
-
-def flip_and_shift(images, shift=2):
-    """Mirror every second image, on average, and move each by up to `shift` pixels (zeros come in).
-
-    images: float32 [B, 1, 28, 28], any range; returns the same. Every image draws its own change.
-    """
-    count, size = len(images), images.shape[-1]
-    transform = torch.zeros(count, 2, 3)
-    transform[:, 0, 0] = torch.randint(0, 2, (count,)) * 2 - 1  # -1 mirrors x
-    transform[:, 1, 1] = 1
-    transform[:, :, 2] = torch.randint(-shift, shift + 1, (count, 2)) * (2 / size)  # [-1, 1] spans the image
-    grid = F.affine_grid(transform, images.shape, align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
 
 
 # ===================================================== Networks =====================================================

@@ -1,4 +1,25 @@
-"""3.2 c) The same denoiser with a skip connection, X + network(X): better or worse, and why?"""
+"""3.2 c) The same denoiser with a skip connection, X + network(X): better or worse, and why?
+
+Worse: a validation MAE of 0.0956 ± 0.0043 against 0.0502 ± 0.0002 without it (three seeds, the same for both; the
+10,000 test images, after the last epoch), and worse after every epoch, the first ones included.
+
+Why. Without the skip connection the network puts out the clean image, which is smooth: the bottleneck can leave out
+what it has no room for, and the noise is left out first. With it, the network puts out minus the noise: 784
+independent numbers for each image, of which none can be guessed from the others, through a bottleneck of
+7 x 7 x 16 = 784 numbers that is to forget the garment as well. What does not get through stays in the output. The
+experiment: regressed on the noise, the error of the output has a slope of 0.196 ± 0.013 (0.076 ± 0.001 without).
+If the network took away the noise by a projection, that slope would be the share of its energy that is left, and
+this share of 1/12 is nearly the whole MSE of 0.01648: with the skip connection, the error is the noise.
+
+More room helps it: with 32 channels instead of 16, 0.0720 against 0.0483, after 0.1182 against 0.0537 (5 epochs, one
+seed, as all that follows). Less noise helps it more (`--sweep`): below an amplitude of about 0.16 the skip connection
+wins, 0.0189 against 0.0229 at 0.1. There is little to undo then, and the identity carries the fine detail that
+the bottleneck loses.
+
+So the possible benefits are: the network starts from its input instead of from nothing, what is good already passes
+unharmed, details that the bottleneck cannot hold survive, gradients have a short way, and only the difference has to
+be learnt. They come true where the difference is small or easy to compute; here it is large and random.
+"""
 
 from functools import partial
 

@@ -109,7 +109,7 @@ def test_confusion_matrix_rows_are_the_true_classes():
 def test_every_image_draws_its_own_flip_and_shift(images):
     original = images[:1].float().repeat(64, 1, 1, 1)
     torch.manual_seed(0)
-    changed = common.flip_and_shift(original)
+    changed = task_3_1_c.flip_and_shift(original)
     padded = nn.functional.pad(original[:1], (2, 2, 2, 2))
     possible = [crop for image in (padded, padded.flip(-1)) for y in range(5) for x in range(5)
                 for crop in [image[..., y:y + 28, x:x + 28]]]
