@@ -157,3 +157,19 @@ if __name__ == "__main__":
 # the improved network: 1,147,722 parameters, 9.8 minutes, after epoch 15 training accuracy 97.05 ± 0.08 %, validation accuracy 94.44 ± 0.12 %
 # accuracy of each class in %, improved network, seed 0: T-shirt/top 91.2, Trouser 99.4, Pullover 92.1, Dress 95.9, Coat 93.5, Sandal 98.9, Shirt 80.0, Sneaker 98.4, Bag 99.7, Ankle boot 96.4
 # (AMD EPYC, 2 threads, bf16, torch 2.15.0+cu132, 45.7 minutes)
+
+# $ python task_3_1_c.py --ablation --epochs 4
+# 4 epochs on the first 50,000 training images, validation on the last 10,000; accuracies in %
+#                                            parameters  minutes       training     validation
+# the sheet's network, constant rate          6,444,170      1.4          95.51          91.48
+# + one-cycle learning rate                   6,444,170      1.3          95.27          92.02
+# + label smoothing                           6,444,170      1.2          95.42          92.45
+# + weight decay (= 3.1 a)                    6,444,170      1.2          95.17          92.03
+# + pooling, no large linear layer               19,146      0.3          86.43          85.75
+# + 64, 128, 256 filters                        372,234      1.3          91.73          90.99
+# + batch normalisation                         372,682      1.4          95.90          92.99
+# + second convolution per group              1,147,722      2.3          96.84          93.66
+# + GELU instead of ReLU                      1,147,722      2.4          97.35          93.68
+# + flips and shifts                          1,147,722      2.5          93.01          92.93
+# + batches of 250, rate 3e-3 (= improved)    1,147,722      2.2          92.92          93.29
+# (AMD EPYC, 2 threads, bf16, torch 2.15.0+cu132, 17.5 minutes)
