@@ -4,10 +4,16 @@ The sheet's network reaches 93.13 ± 0.25 %, the improved one 94.44 ± 0.12 % (t
 after the last epoch), with 1,147,722 instead of 6,444,170 weights.
 
 The sheet's network overfits: it knows all training images by heart (100.00 %) long before epoch 15. Nearly all of
-its weights sit in one linear layer that has to learn each garment anew at every position. The improved network pools
-instead, which saves those weights and forgives a small shift; what it saves pays for more filters, a second
-convolution in each group and batch normalisation, which let it learn faster. What is then left of overfitting,
-mirrored and shifted images fight. `--ablation` takes one step at a time.
+its weights sit in one linear layer that has to learn each garment anew at every position. `--ablation` goes from
+there to the improved network one change at a time (below with 4 epochs, one seed, on held-out training images;
+differences under half a point are noise):
+- Pooling instead of that layer ends the overfitting, and underfits: 85.75 % with 19,146 weights.
+- Against underfitting: wider layers (90.99 %), batch normalisation (92.99 %), a second convolution in each group
+  (93.66 %). GELU adds nothing that can be seen.
+- Against overfitting: mirrored and shifted images bring training and validation from 97.35 and 93.68 % together to
+  93.01 and 92.93 %. In 4 epochs that costs more than it gives; it is there for the 11 epochs that follow.
+- For the sheet's network, the falling learning rate and label smoothing give about half a point each; the weight
+  decay shows no gain here.
 """
 
 from functools import partial
