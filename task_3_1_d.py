@@ -4,7 +4,7 @@
     python task_3_1_d.py photo.jpg *.png    any others
 
 Bag for images 0 and 1 (probability 0.8900 and 0.7742), Dress for images 2 to 9 (0.6124 for image 2, then 0.8364 or
-more). Trained with label smoothing of 0.1, the network aims at 0.91 for an image that it is sure of.
+more). Trained with label smoothing of 0.1, the network aims at about nine tenths for an image that it is sure of.
 
 The ten images are a morph: image i is (1 - i/9) A + (i/9) B, rounded, of two Fashion-MNIST training images,
 A = number 20332, a bag, and B = number 31752, a dress. So the labels tell where between bag and dress the
