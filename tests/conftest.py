@@ -49,4 +49,4 @@ def real_data():
     folder = os.environ.get("MLGV_DATA")
     if not folder or not (Path(folder) / "FashionMNIST").is_dir():
         pytest.skip("needs the published data sets: set MLGV_DATA to their folder")
-    return Path(folder)
+    return Path(folder).resolve()  # the scripts run in another folder
