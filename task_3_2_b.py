@@ -8,7 +8,7 @@ Two places of the sheet's list cannot be followed to the letter, see EncoderDeco
 output_padding=1 the output has 25 x 25 pixels, and with 16 filters in the last layer it has 16 channels,
 which broadcast against the one-channel target without an error: the loss falls, on a meaningless task.
 Equation (2) is the mean over the images of each image's L2 norm; `--loss l1` trains by the mean absolute
-error, the measure reported. `--network unet` is a more sophisticated version.
+error, the measure reported. `--network unet` is a more sophisticated version, with 0.0408 after 5 epochs (one seed).
 
 What TensorBoard's images show: the noise is gone, the background black, outline and grey level are right. What is
 finer than the bottleneck's 7 x 7 grid of features is soft or lost: seams, checks, straps, dark cloth on black. Where
