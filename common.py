@@ -73,7 +73,7 @@ def load_split(name, args):
     """Training and validation data, as --limit and --holdout ask: ((images, labels), (images, labels)).
 
     Validation is on the 10,000 test images; with --holdout on the last 10,000 of the 60,000 training
-    images, and the test set stays closed: that is how every choice in this project was made.
+    images, and the test set stays closed: for comparing choices.
     """
     images, labels = load(name, True, args.data_dir)
     if args.holdout:
