@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -118,6 +119,24 @@ class LabelledImages(Dataset):
 def batches(dataset, batch_size, shuffle=False):
     """A DataLoader over a data set that fetches whole batches by itself (__getitems__)."""
     return DataLoader(dataset, batch_size, shuffle, collate_fn=lambda batch: batch)
+
+
+def random_affine(images, shift=0, degrees=0, scale=0, flip=False):
+    """Shift, turn and scale each image by random amounts of its own and, with `flip`, mirror every second one.
+
+    shift: at most so many pixels, whole ones, along x and y; degrees: at most so far, either way;
+    scale: by a factor of 1 ± at most so much. What comes in from outside is zero.
+    images: float32 [B, 1, H, W], any range; returns the same.
+    """
+    count, size = len(images), images.shape[-1]
+    angle = torch.deg2rad(degrees * (2 * torch.rand(count) - 1))
+    factor = 1 + scale * (2 * torch.rand(count) - 1)
+    mirror = 1 - 2 * torch.randint(0, 2, (count,)) * flip  # -1 mirrors x
+    offset = torch.randint(-shift, shift + 1, (2, count)) * (2 / size)  # [-1, 1] spans the image
+    cos, sin = factor * angle.cos(), factor * angle.sin()
+    transform = torch.stack([mirror * cos, -sin, offset[0], mirror * sin, cos, offset[1]], dim=1)
+    grid = F.affine_grid(transform.reshape(count, 2, 3), images.shape, align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
 
 
 # ===================================================== Networks =====================================================

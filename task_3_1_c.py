@@ -31,20 +31,7 @@ BATCH_SIZE = 250
 LEARNING_RATE = 3e-3  # peak of the one-cycle schedule
 WEIGHT_DECAY = 0.05
 
-
-def flip_and_shift(images, shift=2):
-    """Mirror every second image, on average, and move each by up to `shift` pixels (zeros come in).
-
-    images: float32 [B, 1, 28, 28], any range; returns the same. Every image draws its own change.
-    """
-    count, size = len(images), images.shape[-1]
-    transform = torch.zeros(count, 2, 3)
-    transform[:, 0, 0] = torch.randint(0, 2, (count,)) * 2 - 1  # -1 mirrors x
-    transform[:, 1, 1] = 1
-    transform[:, :, 2] = torch.randint(-shift, shift + 1, (count, 2)) * (2 / size)  # [-1, 1] spans the image
-    grid = F.affine_grid(transform, images.shape, align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
-
+flip_and_shift = partial(common.random_affine, shift=2, flip=True)  # clothes have no left and right
 
 # The network of 3.1 a, trained as there
 SHEET = {"make_network": ConvNet, "augment": None, "batch_size": task_3_1_a.BATCH_SIZE,
@@ -128,12 +115,16 @@ def main():
     if args.ablation:
         return ablation(args)
 
-    base = [train("task_3_1_c_base", args, seed, **SHEET) for seed in args.seed]
-    improved = [train("task_3_1_c", args, seed) for seed in args.seed]
+    networks = {
+        "the sheet's network": [train("task_3_1_c_base", args, seed, **SHEET) for seed in args.seed],
+        "the same, flips and shifts": [train("task_3_1_c_base_augmented", args, seed,
+                                             **SHEET | {"augment": flip_and_shift}) for seed in args.seed],
+        "the improved network": [train("task_3_1_c", args, seed) for seed in args.seed]}
+    improved = networks["the improved network"]
 
     common.plot_curves(
         {f"{name}, {kind}": [[100 * row[f"{kind} accuracy"] for row in run.history] for run in runs]
-         for name, runs in (("sheet's network", base), ("improved", improved)) for kind in ("training", "validation")},
+         for name, runs in networks.items() for kind in ("training", "validation")},
         "Fashion-MNIST accuracy in %", args.figure_dir / "task_3_1_c.png")
     validation_set = LabelledImages(*common.load_split("FashionMNIST", args)[1])
     logits, labels = common.infer(improved[0].network, validation_set, args)
@@ -141,7 +132,7 @@ def main():
     plot_confusion(confusion, args.figure_dir / "task_3_1_c_confusion.png")
 
     lines = []
-    for name, runs in (("the sheet's network", base), ("the improved network", improved)):
+    for name, runs in networks.items():
         lines.append(f"{name}: {common.parameter_count(runs[0].network):,} parameters, {common.minutes(runs[:1]):.1f} minutes,"
                      f" after epoch {args.epochs} training accuracy"
                      f" {common.mean_std(common.final(runs, 'training accuracy'), 100)} %, validation accuracy"
@@ -149,7 +140,7 @@ def main():
     recall = 100 * confusion.diag() / confusion.sum(dim=1).clamp(min=1)
     lines.append(f"accuracy of each class in %, improved network, seed {args.seed[0]}: "
                  + ", ".join(f"{name} {value:.1f}" for name, value in zip(FASHION_CLASSES, recall)))
-    common.report(args, lines, base + improved)
+    common.report(args, lines, sum(networks.values(), []))
 
 
 if __name__ == "__main__":

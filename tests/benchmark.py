@@ -92,6 +92,15 @@ def matrix_product_rate(dtype, size=4096):
     return 2 * size ** 3 / min(seconds(torch.matmul, a, b) for _ in range(5)) / 1e9
 
 
+def profile(train, largest=8):
+    """The operations that training spends its time in, the largest first, in percent of all."""
+    with torch.profiler.profile() as profiler:
+        train()
+    shares = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in profiler.key_averages()}
+    ordered = sorted(shares, key=shares.get, reverse=True)[:largest]
+    return ", ".join(f"{name} {100 * shares[name] / sum(shares.values()):.0f} %" for name in ordered)
+
+
 def compare_epochs(data_dir, images, turns, folder):
     """Rows 1 to 3: an epoch against the tutorial's, the share of the matrix rate, the data path's share."""
     rivals = {"tutorial": tutorial(data_dir, images, folder)}
@@ -115,6 +124,7 @@ def compare_epochs(data_dir, images, turns, folder):
             rate = images * 3 * FLOP / statistics.median(seconds(train) for _ in range(turns)) / 1e9
             best = matrix_product_rate(dtype)
             print(f"2. {precision}: {rate:.0f} of {best:.0f} GFLOP/s of a matrix product, {100 * rate / best:.0f} %")
+            print(f"   spent in {profile(train)}")
             print(f"3. {precision}: data path {100 * seconds(data) / statistics.median(times[precision]):.1f} % of an epoch")
 
 

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import affine
 
 import common
 import task_3_1_b
@@ -109,13 +111,23 @@ def test_confusion_matrix_rows_are_the_true_classes():
 def test_every_image_draws_its_own_flip_and_shift(images):
     original = images[:1].float().repeat(64, 1, 1, 1)
     torch.manual_seed(0)
-    changed = task_3_1_c.flip_and_shift(original)
+    changed = common.random_affine(original, shift=2, flip=True)
     padded = nn.functional.pad(original[:1], (2, 2, 2, 2))
     possible = [crop for image in (padded, padded.flip(-1)) for y in range(5) for x in range(5)
                 for crop in [image[..., y:y + 28, x:x + 28]]]
     found = {next(number for number, crop in enumerate(possible) if torch.allclose(image, crop, atol=1e-2))
              for image in changed}
     assert len(found) > 20  # of 50
+
+
+def test_random_affine_turns_and_scales_as_torchvision_does(images, monkeypatch):
+    image = images[:1].float() / 255
+    assert torch.allclose(common.random_affine(image), image, atol=1e-5)
+    monkeypatch.setattr(torch, "rand", torch.ones)  # the largest angle and factor
+    changed = common.random_affine(image, degrees=20, scale=0.25)
+    expected = affine(image, angle=-20, translate=[0, 0], scale=1 / 1.25, shear=0, interpolation=InterpolationMode.BILINEAR)
+    assert torch.allclose(changed, expected, atol=0.02)
+    assert not torch.allclose(changed, image, atol=0.2)
 
 
 def test_batches_hold_every_image_once(images):
