@@ -255,7 +255,25 @@ def infer(network, dataset, args):
     return torch.cat(outputs), torch.cat(targets)
 
 
-def train_epoch(network, loader, functions, optimizer, schedule, args):
+class Muon(torch.optim.Muon):
+    """PyTorch's Muon (Jordan et al. 2024), which takes matrices, for the filters of convolutions.
+
+    Each step is orthogonalised: it changes what a layer does to all patterns of its input alike, not only to
+    the strongest. filters: weights [out, in, height, width] in channels_last format, seen as [out, height·width·in].
+    """
+
+    def __init__(self, filters, **options):
+        self.filters = filters
+        self.matrices = [weight.detach().permute(0, 2, 3, 1).view(len(weight), -1) for weight in filters]
+        super().__init__(self.matrices, adjust_lr_fn="match_rms_adamw", **options)  # rates as large as AdamW's
+
+    def step(self):
+        for weight, matrix in zip(self.filters, self.matrices):
+            matrix.grad = weight.grad.permute(0, 2, 3, 1).flatten(1)
+        super().step()
+
+
+def train_epoch(network, loader, functions, optimizers, schedules, args):
     """One pass over the training images; `functions` are the loss and the metrics, of (outputs, targets).
 
     Returns the mean of each over all images, taken while the weights change.
@@ -266,20 +284,22 @@ def train_epoch(network, loader, functions, optimizer, schedule, args):
         targets = targets.to(args.device, non_blocking=True)
         outputs = forward(network, images, args)
         values = {key: function(outputs, targets) for key, function in functions.items()}
-        optimizer.zero_grad()  # the template forgets this: bug 2
+        network.zero_grad()  # the template forgets this: bug 2
         values["loss"].backward()
-        optimizer.step()
-        schedule.step()
+        for each in (*optimizers, *schedules):
+            each.step()
         count += len(images)
         for key, value in values.items():
             totals[key] += value.detach() * len(images)  # stays on the device: reading it would wait
     return {key: float(total) / count for key, total in totals.items()}
 
 
-def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, one_cycle=True, after_epoch=None):
+def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, one_cycle=True, muon=False,
+        after_epoch=None):
     """Train a network for args.epochs epochs with AdamW, its learning rate args.lr the peak of one cycle.
 
     The cycle rises for 30 % of the steps, then falls to zero (Smith & Topin 2018); without, the rate is constant.
+    muon: the filters of convolutions between hidden layers are Muon's, at the same learning rate.
     data: (training set, validation set), both fetching whole batches of (inputs, targets).
     loss, metrics: a function, and a dict of functions, of (outputs, targets), giving a batch's mean.
     after_epoch: called with (TensorBoard writer, network, epoch), for pictures.
@@ -294,14 +314,19 @@ def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, o
     network = make_network().to(args.device, memory_format=torch.channels_last)
     train_set, validation_set = data
     loader = batches(train_set, args.batch_size, shuffle=True)
-    optimizer = torch.optim.AdamW(network.parameters(), args.lr, weight_decay=weight_decay, fused=True)
-    schedule = (torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * len(loader))
-                if one_cycle else torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1))
+    filters = [layer.weight for layer in network.modules()
+               if muon and isinstance(layer, nn.Conv2d) and min(layer.in_channels, layer.out_channels) > 1]
+    others = [weight for weight in network.parameters() if weight not in set(filters)]
+    optimizers = [torch.optim.AdamW(others, args.lr, weight_decay=weight_decay, fused=True)]
+    if filters:
+        optimizers.append(Muon(filters, lr=args.lr, weight_decay=weight_decay))
+    schedules = [torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * len(loader))
+                 if one_cycle else torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1) for optimizer in optimizers]
     functions = {"loss": loss, **metrics}
     settings = {"network": type(network).__name__, "parameters": parameter_count(network),
                 "training images": len(train_set), "validation images": len(validation_set),
                 "holdout": args.holdout, "epochs": args.epochs, "batch size": args.batch_size,
-                "learning rate": args.lr, "one cycle": one_cycle, "weight decay": weight_decay, "seed": seed,
+                "learning rate": args.lr, "one cycle": one_cycle, "muon": muon, "weight decay": weight_decay, "seed": seed,
                 "device": args.device.type, "precision": args.precision}
     history, log_dir = [], str(args.run_dir / f"{name}-seed{seed}")
 
@@ -315,8 +340,8 @@ def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, o
         print(f"{name}, seed {seed}: {shown(path)} goes up to epoch {len(history)}")
         if path == finished:
             return Run(network.eval(), history)
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
+        for each, saved in zip((*optimizers, *schedules), state["optimizers and schedules"]):
+            each.load_state_dict(saved)
         log_dir = state["log_dir"]
     elif args.resume:
         print(f"{name}, seed {seed}: nothing saved, starting from the beginning")
@@ -330,7 +355,7 @@ def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, o
         torch.manual_seed(seed << 32 | epoch)  # each epoch has its own randomness: nothing of it to save
         bar = tqdm(loader, f"{name} {epoch}/{args.epochs}", leave=False, disable=None)
         row = {f"training {key}": value for key, value in
-               train_epoch(network, bar, functions, optimizer, schedule, args).items()}
+               train_epoch(network, bar, functions, optimizers, schedules, args).items()}
         outputs, targets = infer(network, validation_set, args)
         row |= {f"validation {key}": float(function(outputs, targets)) for key, function in functions.items()}
         history.append(row | {"seconds": time.perf_counter() - start})
@@ -338,13 +363,13 @@ def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, o
         for key in row:
             kind, metric = key.split(" ", 1)
             writer.add_scalar(f"{metric}/{kind}", row[key], epoch)
-        writer.add_scalar("learning rate", schedule.get_last_lr()[0], epoch)
+        writer.add_scalar("learning rate", schedules[0].get_last_lr()[0], epoch)
         if after_epoch:
             after_epoch(writer, network, epoch)
         writer.flush()  # before the state is saved: a killed run repeats an epoch rather than lose its point
         save_checkpoint(unfinished, {
             "settings": settings, "weights": network.state_dict(), "history": history, "log_dir": log_dir,
-            "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()})
+            "optimizers and schedules": [each.state_dict() for each in (*optimizers, *schedules)]})
         print(f"{name}  seed {seed}  epoch {epoch:2}/{args.epochs}",
               *(f"{key} {value:.4f}" for key, value in row.items()),
               f"{history[-1]['seconds']:.1f} s", sep="  ", flush=True)

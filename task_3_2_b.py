@@ -27,7 +27,7 @@ from task_3_2_a import NoisyFashionMNIST
 
 EPOCHS = 20  # the template's
 BATCH_SIZE = 100  # a third of the template's 300: more steps in the same epochs
-LEARNING_RATE = {"listed": 5e-3, "unet": 2e-3}  # peaks of the one-cycle schedule
+LEARNING_RATE = 5e-3  # peak of the one-cycle schedule
 VALIDATION_NOISE = 2020  # seed of the one noise draw that all networks are validated on
 SHOWN = 8  # images in each TensorBoard grid
 
@@ -39,7 +39,7 @@ class UNet(nn.Module):
     (Ronneberger et al. 2015, "U-Net"), here with three sizes: 28, 14 and 7 pixels.
     """
 
-    def __init__(self, widths=(16, 32, 64)):
+    def __init__(self, widths=(24, 48, 96)):
         super().__init__()
         fine, middle, coarse = widths
         self.encode_fine, self.encode_middle = self.block(1, fine), self.block(fine, middle)
@@ -78,7 +78,7 @@ LOSSES = {"l2": image_l2_norm, "l1": common.mean_absolute_error}
 
 def parser(doc):
     """The options of 3.2 b and 3.2 c."""
-    result = common.parser(doc, "data", "device", "training", epochs=EPOCHS, batch_size=BATCH_SIZE)
+    result = common.parser(doc, "data", "device", "training", epochs=EPOCHS, batch_size=BATCH_SIZE, lr=LEARNING_RATE)
     result.add_argument("--loss", choices=LOSSES, default="l2", help="l2: equation (2); l1: the MAE itself")
     result.add_argument("--network", choices=NETWORKS, default="listed", help="listed: the sheet's; unet: a larger one")
     return result
@@ -103,9 +103,9 @@ def train(name, make_network, args, seed, amplitude=1.0):
             rows = torch.stack([noisy / 2, outputs, clean], dim=1).flatten(0, 1).clamp(0, 1)
             writer.add_image(f"noisy, output, clean/{kind}", make_grid(rows, nrow=3, pad_value=0.5), epoch)
 
-    args = common.changed(args, lr=args.lr or LEARNING_RATE[args.network])
     run = common.fit(name, make_network, (NoisyFashionMNIST(train_images, amplitude=amplitude), validation_set),
-                     LOSSES[args.loss], {"MAE": common.mean_absolute_error}, args, seed, after_epoch=add_grids)
+                     LOSSES[args.loss], {"MAE": common.mean_absolute_error}, args, seed, muon=args.network == "unet",
+                     after_epoch=add_grids)
     return run, validation_set
 
 

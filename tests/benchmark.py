@@ -81,7 +81,7 @@ def ours(data_dir, images, precision):
     functions = {"loss": cross_entropy, "accuracy": common.accuracy}
 
     def train():
-        common.train_epoch(network, loader, functions, optimizer, schedule, args)
+        common.train_epoch(network, loader, functions, [optimizer], [schedule], args)
 
     return train, lambda: common.infer(network, test_set, args), lambda: sum(1 for _ in loader)
 

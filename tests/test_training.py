@@ -1,6 +1,7 @@
 """The training loop and the checkpoints."""
 
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -24,7 +25,8 @@ class Scale(nn.Module):
 
 
 def small_network():
-    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
+    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(),
+                         nn.Flatten(), nn.LazyLinear(10))
 
 
 def make_small():
@@ -105,6 +107,30 @@ def test_learning_rate_ends_at_zero(options, data):
     assert rates[8:] == [options.lr] * 8
 
 
+def test_muon_turns_a_gradient_into_an_orthogonal_step():
+    """Jordan et al. 2024: all singular values of the step are about equal, however unequal the gradient's."""
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(8, 4, 3, 3).to(memory_format=torch.channels_last))
+    before = weight.detach().clone()
+    optimizer = common.Muon([weight], lr=0.1, weight_decay=0.0)
+    weight.grad = torch.randn(8, 4, 3, 3) * 10.0 ** torch.arange(0, -8, -1).reshape(8, 1, 1, 1).clamp(min=-2)
+    optimizer.step()
+    step = (before - weight.detach()).flatten(1)
+    values = torch.linalg.svdvals(step) / (0.1 * 0.2 * 36 ** 0.5)
+    assert values.min() > 0.3 and values.max() < 1.3
+    assert (step * weight.grad.flatten(1)).sum(dim=1).min() > 0  # downhill for every filter
+
+
+def test_muon_takes_the_filters_between_hidden_layers_and_adamw_all_other_weights(options, data):
+    sizes = []
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: sizes.append(
+        (type(optimizer).__name__, sum(weight.numel() for weight in optimizer.param_groups[0]["params"]))))
+    network = fit(options, data, muon=True).network
+    hook.remove()
+    filters = 6 * 4 * 3 * 3
+    assert set(sizes) == {("Muon", filters), ("AdamW", common.parameter_count(network) - filters)}
+
+
 class Stop(Exception):
     pass
 
@@ -116,13 +142,15 @@ def stop_after(epoch):
     return after_epoch
 
 
-def test_resumed_run_is_bit_identical(options, data):
-    undisturbed = fit(common.changed(options, epochs=4), data)
+@pytest.mark.parametrize("muon", (False, True))
+def test_resumed_run_is_bit_identical(options, data, muon):
+    train = partial(fit, muon=muon)
+    undisturbed = train(common.changed(options, epochs=4), data)
     options = common.changed(options, epochs=4, checkpoint_dir=options.checkpoint_dir / "resumed", resume=True)
     for epoch in (1, 3):
         with pytest.raises(Stop):
-            fit(options, data, after_epoch=stop_after(epoch))
-    resumed = fit(options, data)
+            train(options, data, after_epoch=stop_after(epoch))
+    resumed = train(options, data)
     assert same_weights(undisturbed.network, resumed.network)
     drop_time = lambda history: [{**row, "seconds": 0} for row in history]  # noqa: E731
     assert drop_time(undisturbed.history) == drop_time(resumed.history)
