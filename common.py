@@ -164,7 +164,7 @@ class FashionNet(nn.Module):
     remaining pixels feeds one linear layer. The arguments are what the ablation takes away again.
     """
 
-    def __init__(self, widths=(64, 128, 256), convolutions=2, batch_norm=True, activation=nn.GELU):
+    def __init__(self, widths=(80, 160, 320), convolutions=2, batch_norm=True, activation=nn.GELU):
         super().__init__()
         layers, channels = [], 1
         for width in widths:

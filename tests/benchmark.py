@@ -29,6 +29,8 @@ import common  # noqa: E402
 from common import ConvNet, LabelledImages  # noqa: E402
 from task_3_1_a import BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, cross_entropy  # noqa: E402
 
+TURNS = 3  # of all that take turns
+
 # Multiplications and additions of ConvNet for one image, forward; backward costs twice as much again
 FLOP = 2 * (28 * 28 * 9 * 32 * (1 + 32 + 32) + 28 * 28 * 32 * 256 + 256 * 10)
 
@@ -101,7 +103,7 @@ def profile(train, largest=8):
     return ", ".join(f"{name} {100 * shares[name] / sum(shares.values()):.0f} %" for name in ordered)
 
 
-def compare_epochs(data_dir, images, turns, folder):
+def compare_epochs(data_dir, images, folder):
     """Rows 1 to 3: an epoch against the tutorial's, the share of the matrix rate, the data path's share."""
     rivals = {"tutorial": tutorial(data_dir, images, folder)}
     precisions = ["fp32"] + ["bf16"] * common.has_bf16(torch.device("cpu"))
@@ -111,7 +113,7 @@ def compare_epochs(data_dir, images, turns, folder):
     for precision in precisions:
         rivals[precision]()  # the first call compiles kernels
     times = {name: [] for name in rivals}
-    for _ in range(turns):
+    for _ in range(TURNS):
         for name, epoch in rivals.items():
             times[name].append(seconds(epoch))
     print(f"1. an epoch of {images} images: tutorial {spread(times['tutorial'], ' s')}")
@@ -121,20 +123,20 @@ def compare_epochs(data_dir, images, turns, folder):
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         if precision in precisions:
             train, _, data = parts[precision]
-            rate = images * 3 * FLOP / statistics.median(seconds(train) for _ in range(turns)) / 1e9
+            rate = images * 3 * FLOP / statistics.median(seconds(train) for _ in range(TURNS)) / 1e9
             best = matrix_product_rate(dtype)
             print(f"2. {precision}: {rate:.0f} of {best:.0f} GFLOP/s of a matrix product, {100 * rate / best:.0f} %")
             print(f"   spent in {profile(train)}")
             print(f"3. {precision}: data path {100 * seconds(data) / statistics.median(times[precision]):.1f} % of an epoch")
 
 
-def compare_predictor(data_dir, files, turns, folder):
+def compare_predictor(data_dir, files, folder):
     """Row 4: the whole process of the predictor against the bare imports, and images per second."""
     predictor = [sys.executable, ROOT / "task_3_1_d.py", "--log-dir", folder, "--data-dir", data_dir]
     imports = [sys.executable, "-c", "import torch, torchvision"]
     run = lambda command: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: E731
     run(predictor)  # makes the ten images
-    ratios = [seconds(run, predictor) / seconds(run, imports) for _ in range(turns)]
+    ratios = [seconds(run, predictor) / seconds(run, imports) for _ in range(TURNS)]
     print(f"4. predictor on ten images, picture included: {spread(ratios, 'x')} the bare imports")
     images, _ = common.load("FashionMNIST", False, data_dir)
     names = []
@@ -166,8 +168,8 @@ def main():
     args = parser.parse_args()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
-        compare_epochs(args.data_dir, 3_000 if args.quick else 60_000, 3 if args.quick else 5, Path(name))
-        compare_predictor(args.data_dir, 2_000 if args.quick else 10_000, 3 if args.quick else 5, Path(name))
+        compare_epochs(args.data_dir, 3_000 if args.quick else 60_000, Path(name))
+        compare_predictor(args.data_dir, 2_000 if args.quick else 10_000, Path(name))
         peak_memory(args.data_dir, Path(name))
 
 
