@@ -130,6 +130,16 @@ def test_random_affine_turns_and_scales_as_torchvision_does(images, monkeypatch)
     assert not torch.allclose(changed, image, atol=0.2)
 
 
+def test_augmentation_cuts_a_rectangle_into_about_every_second_image():
+    torch.manual_seed(0)
+    inside = task_3_1_c.augment(torch.ones(400, 1, 28, 28))[:, 0, 1:-1, 1:-1]  # where no shift by a pixel reaches
+    holes = inside.isclose(torch.zeros(()))
+    rows, columns = holes.any(dim=2), holes.any(dim=1)
+    assert torch.equal(holes, rows[:, :, None] & columns[:, None, :])
+    assert 3 <= max(rows.sum(dim=1).max(), columns.sum(dim=1).max()) <= 11
+    assert 0.4 < holes.any(dim=(1, 2)).float().mean() < 0.6
+
+
 def test_batches_hold_every_image_once(images):
     labels = torch.arange(40)
     loader = common.batches(LabelledImages(images, labels), 7, shuffle=True)
