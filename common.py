@@ -615,7 +615,7 @@ def record(script, arguments, lines):
             next(words)
         elif word not in ("--record", "--resume") and "-dir=" not in word:
             kept.append(word)
-    lines = ["# " + line for line in [f"$ python {' '.join([script.name, *kept])}", *lines]]
+    lines = ["# " + line for line in [f"$ python {' '.join([os.path.relpath(script, HERE), *kept])}", *lines]]
     source, _, results = script.read_text(encoding="utf-8").partition(MARK)
     blocks = {block.split("\n")[0]: block for block in results.rstrip("\n").split("\n\n") if block}
     blocks[lines[0]] = "\n".join(line.rstrip() for line in lines)

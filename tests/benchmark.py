@@ -1,6 +1,6 @@
 """How fast are the scripts, as ratios measured side by side in one run?
 
-    python tests/benchmark.py            whole epochs, about an hour on 2 cores
+    python tests/benchmark.py            whole epochs, about a quarter of an hour on 2 cores
     python tests/benchmark.py --quick    a twentieth of an epoch, 3 minutes
 
 The rivals take turns (A B A B …); a ratio is printed as the median of the turns with its smallest and largest.
@@ -24,6 +24,7 @@ from PIL import Image  # noqa: E402
 from torch.utils.data import DataLoader, Subset  # noqa: E402
 from torch.utils.tensorboard import SummaryWriter  # noqa: E402
 from torchvision import datasets, transforms  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
 import common  # noqa: E402
 from common import ConvNet, LabelledImages  # noqa: E402
@@ -103,8 +104,9 @@ def profile(train, largest=8):
     return ", ".join(f"{name} {100 * shares[name] / sum(shares.values()):.0f} %" for name in ordered)
 
 
-def compare_epochs(data_dir, images, folder):
+def compare_epochs(data_dir, quick, folder):
     """Rows 1 to 3: an epoch against the tutorial's, the share of the matrix rate, the data path's share."""
+    images = 3_000 if quick else 60_000
     rivals = {"tutorial": tutorial(data_dir, images, folder)}
     precisions = ["fp32"] + ["bf16"] * common.has_bf16(torch.device("cpu"))
     parts = {precision: ours(data_dir, images, precision) for precision in precisions}
@@ -116,37 +118,37 @@ def compare_epochs(data_dir, images, folder):
     for _ in range(TURNS):
         for name, epoch in rivals.items():
             times[name].append(seconds(epoch))
-    print(f"1. an epoch of {images} images: tutorial {spread(times['tutorial'], ' s')}")
+    yield f"1. an epoch of {images} images, a tutorial's loop: {spread(times['tutorial'], ' s')}"
     for precision in precisions:
         ratios = [slow / fast for slow, fast in zip(times["tutorial"], times[precision])]
-        print(f"   ours, {precision}: {spread(times[precision], ' s')}, {spread(ratios, 'x')} as fast")
-    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        if precision in precisions:
-            train, _, data = parts[precision]
-            rate = images * 3 * FLOP / statistics.median(seconds(train) for _ in range(TURNS)) / 1e9
-            best = matrix_product_rate(dtype)
-            print(f"2. {precision}: {rate:.0f} of {best:.0f} GFLOP/s of a matrix product, {100 * rate / best:.0f} %")
-            print(f"   spent in {profile(train)}")
-            print(f"3. {precision}: data path {100 * seconds(data) / statistics.median(times[precision]):.1f} % of an epoch")
+        yield f"   ours, {precision}: {spread(times[precision], ' s')}, {spread(ratios, 'x')} as fast"
+    for precision in precisions:
+        train, _, data = parts[precision]
+        rate = images * 3 * FLOP / statistics.median(seconds(train) for _ in range(TURNS)) / 1e9
+        best = matrix_product_rate(torch.float32 if precision == "fp32" else torch.bfloat16)
+        yield f"2. {precision}: {rate:.0f} of {best:.0f} GFLOP/s of a matrix product, {100 * rate / best:.0f} %"
+        yield f"   spent in {profile(train)}"
+        yield f"3. {precision}: data path {100 * seconds(data) / statistics.median(times[precision]):.1f} % of an epoch"
 
 
-def compare_predictor(data_dir, files, folder):
+def compare_predictor(data_dir, quick, folder):
     """Row 4: the whole process of the predictor against the bare imports, and images per second."""
+    files = 2_000 if quick else 10_000
     predictor = [sys.executable, ROOT / "task_3_1_d.py", "--log-dir", folder, "--data-dir", data_dir]
     imports = [sys.executable, "-c", "import torch, torchvision"]
     run = lambda command: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: E731
     run(predictor)  # makes the ten images
     ratios = [seconds(run, predictor) / seconds(run, imports) for _ in range(TURNS)]
-    print(f"4. predictor on ten images, picture included: {spread(ratios, 'x')} the bare imports")
+    yield f"4. predictor on ten images, picture included: {spread(ratios, 'x')} the bare imports"
     images, _ = common.load("FashionMNIST", False, data_dir)
     names = []
     for number in range(files):
         names.append(folder / f"{number}.png")
         Image.fromarray(images[number, 0].numpy()).save(names[-1])
-    print(f"   {files / seconds(run, [*predictor, *names]):.0f} images/s on {files} files, start included")
+    yield f"   {files / seconds(run, [*predictor, *names]):.0f} images/s on {files} files, start included"
 
 
-def peak_memory(data_dir, folder):
+def peak_memory(data_dir, quick, folder):
     """Row 5: the resident set of each task, at its largest, in a run of one short epoch."""
     for script in sorted(ROOT.glob("task_3_*.py")):
         command = [sys.executable, script]
@@ -158,19 +160,20 @@ def peak_memory(data_dir, folder):
         measure = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=-3);"
                    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
         peak = subprocess.run([sys.executable, "-c", measure, *command], check=True, stdout=subprocess.PIPE).stdout
-        print(f"5. {script.name}: {int(peak) / 2 ** 20:.2f} GiB")
+        yield f"5. {script.name}: {int(peak) / 2 ** 20:.2f} GiB"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or common.HERE / "data"))
     parser.add_argument("--quick", action="store_true", help="a twentieth of an epoch, 3 minutes")
+    parser.add_argument("--record", action="store_true", help="write the results into this file's trailing comments")
     args = parser.parse_args()
+    args.started, args.precision = time.perf_counter(), "fp32 and bf16"
     torch.manual_seed(0)
+    parts = tqdm((compare_epochs, compare_predictor, peak_memory), leave=False, disable=None)
     with tempfile.TemporaryDirectory() as name:
-        compare_epochs(args.data_dir, 3_000 if args.quick else 60_000, Path(name))
-        compare_predictor(args.data_dir, 2_000 if args.quick else 10_000, Path(name))
-        peak_memory(args.data_dir, Path(name))
+        common.report(args, [line for part in parts for line in part(args.data_dir, args.quick, Path(name))])
 
 
 if __name__ == "__main__":

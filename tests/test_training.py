@@ -210,7 +210,8 @@ def test_truncated_checkpoint(options, data, tmp_path):
         common.load_checkpoint(tmp_path / "run.pt")
 
 
-def test_record_replaces_the_same_command_and_keeps_the_rest(tmp_path):
+def test_record_replaces_the_same_command_and_keeps_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "HERE", tmp_path)
     script = tmp_path / "task.py"
     script.write_text('"""Doc."""\n\nprint()\n')
     common.record(script, ["--seed", "0", "1", "--record"], ["first", "", "end"])
