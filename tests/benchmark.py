@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler is not to say what it looked for and did not find
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402

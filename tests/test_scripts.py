@@ -54,6 +54,15 @@ def test_3_1_a_trains_plots_logs_and_keeps_a_quick_try_apart(script, tmp_path):
     assert only(runs, "task_3_1_a.pt") and not list(runs.rglob("*.partial.pt"))
 
 
+def test_3_1_a_with_augmentation_is_a_run_of_its_own(script, tmp_path):
+    plain = script("task_3_1_a", "--epochs", 1)
+    augmented = script("task_3_1_a", "--epochs", 1, "--augment")
+    assert plain.returncode == augmented.returncode == 0, augmented.stderr
+    loss = r"training loss (\S+)"
+    assert re.search(loss, plain.stdout)[1] != re.search(loss, augmented.stdout)[1]
+    assert only(tmp_path, "task_3_1_a.pt") and only(tmp_path, "task_3_1_a_augmented.pt")
+
+
 def test_3_1_b_prints_table_and_names(script):
     process = script("task_3_1_b")
     assert process.returncode == 0, process.stderr
@@ -66,7 +75,7 @@ def test_3_1_c_and_its_checkpoint_in_3_1_d(script, tmp_path):
     assert process.returncode == 0, process.stderr
     assert process.stdout.count("validation accuracy") >= 4
     assert only(tmp_path, "task_3_1_c_confusion.png")
-    for name in ("task_3_1_c", "task_3_1_c_base"):
+    for name in ("task_3_1_c", "task_3_1_c_base", "task_3_1_c_base_augmented"):
         image = tmp_path / "grey.png"
         Image.new("L", (28, 28), 128).save(image)
         predicted = script("task_3_1_d", image, "--checkpoint", tmp_path / "weights" / f"{name}.pt")
