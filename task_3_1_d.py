@@ -164,14 +164,14 @@ if __name__ == "__main__":
 
 # $ python task_3_1_d.py
 # file	label	probability	runner-up	probability	note
-# img00.png	Bag	0.8900	Dress	0.0187
-# img01.png	Bag	0.7742	Dress	0.0693
-# img02.png	Dress	0.6124	Shirt	0.1053
-# img03.png	Dress	0.8364	Shirt	0.0555
-# img04.png	Dress	0.8932	Shirt	0.0191
-# img05.png	Dress	0.9065	Ankle boot	0.0162
-# img06.png	Dress	0.9030	Ankle boot	0.0148
-# img07.png	Dress	0.8877	T-shirt/top	0.0216
-# img08.png	Dress	0.8913	T-shirt/top	0.0243
-# img09.png	Dress	0.8972	T-shirt/top	0.0239
+# img00.png	Bag	0.9235	T-shirt/top	0.0124
+# img01.png	Bag	0.8845	Dress	0.0320
+# img02.png	Dress	0.5791	Bag	0.1844
+# img03.png	Dress	0.7526	Bag	0.0530
+# img04.png	Dress	0.7944	Coat	0.0369
+# img05.png	Dress	0.7971	Coat	0.0364
+# img06.png	Dress	0.8349	Coat	0.0272
+# img07.png	Dress	0.8597	Coat	0.0213
+# img08.png	Dress	0.8761	Sandal	0.0181
+# img09.png	Dress	0.8977	Sandal	0.0166
 # (AMD EPYC, 2 threads, fp32, torch 2.15.0+cu132, 0.0 minutes)
