@@ -564,14 +564,20 @@ def save_figure(figure, path):
 
 
 def plot_curves(curves, label, path):
-    """Draw metrics against epochs: `curves` maps a legend entry to one list of values per seed."""
+    """Draw metrics against epochs: `curves` maps a legend entry to one list of values per seed.
+
+    Entries such as "improved, training" and "improved, validation" share a color, training is dotted.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4))
     axes = figure.subplots()
-    for color, (name, seeds) in enumerate(curves.items()):
+    colors = {}
+    for name, seeds in curves.items():
+        network, _, kind = name.rpartition(", ")
+        color = colors.setdefault(network, f"C{len(colors)}")
         for values in seeds:
-            axes.plot(range(1, len(values) + 1), values, ".-", color=f"C{color}", alpha=0.8,
+            axes.plot(range(1, len(values) + 1), values, ":" if kind == "training" else ".-", color=color, alpha=0.8,
                       label=name if values is seeds[0] else None)
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.get_major_locator().set_params(integer=True)
