@@ -1,7 +1,7 @@
 """3.1 c) Fashion-MNIST with the network of 3.1 a, then with an improved one: what helps, and why?
 
-The sheet's network reaches 93.13 ± 0.25 %, the improved one 94.44 ± 0.12 % (three seeds; the 10,000 test images,
-after the last epoch), with 1,147,722 instead of 6,444,170 weights.
+The sheet's network reaches 93.13 ± 0.25 %, trained on augmented images 93.82 ± 0.06 %, the improved one
+94.92 ± 0.06 % (three seeds; the 10,000 test images, after the last epoch), with 1,791,770 instead of 6,444,170 weights.
 
 The sheet's network overfits: it knows all training images by heart (100.00 %) long before epoch 15. Nearly all of
 its weights sit in one linear layer that has to learn each garment anew at every position. `--ablation` goes from
