@@ -174,11 +174,11 @@ if __name__ == "__main__":
 # $ python task_3_2_c.py --network unet --epochs 3
 # validation on 10000 images after epoch 3, unet network, l2 loss
 #                                          MAE        MAE, clamped                 MSE          PSNR in dB
-# without skip, π(X)                    0.0430              0.0423             0.00651               21.86
-# with skip, X + π(X)                   0.0520              0.0478             0.00730               21.36
-# without skip, π(X): share of the noise left in the output 0.077
-# with skip, X + π(X): share of the noise left in the output 0.085
+# without skip, π(X)                    0.0362              0.0358             0.00510               22.92
+# with skip, X + π(X)                   0.0384              0.0370             0.00514               22.89
+# without skip, π(X): share of the noise left in the output 0.060
+# with skip, X + π(X): share of the noise left in the output 0.061
 # MAE after epoch                            1                   2                   3
-# without skip, π(X)                    0.0525              0.0441              0.0430
-# with skip, X + π(X)                   0.0647              0.0539              0.0520
-# (AMD EPYC, 2 threads, bf16, torch 2.15.0+cu132, 7.9 minutes)
+# without skip, π(X)                    0.0489              0.0394              0.0362
+# with skip, X + π(X)                   0.0578              0.0447              0.0384
+# (AMD EPYC, 2 threads, bf16, torch 2.15.0+cu132, 4.9 minutes)
