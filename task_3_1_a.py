@@ -1,6 +1,7 @@
 """3.1 a) A simple CNN on MNIST: which validation accuracy does it reach after 15 epochs?
 
-99.33 ± 0.03 % (three seeds; the 10,000 test images, after the last epoch). The state of the art is 99.91 %.
+99.33 ± 0.03 % (three seeds; the 10,000 test images, after the last epoch), and 99.64 % (one seed) with `--augment`:
+trained on shifted, turned and scaled digits. The state of the art is 99.91 %.
 
 The template's two bugs, both mended where common.py says so:
 1. ConvNet: the ReLU after the third convolution was missing. Two linear maps in a row are one linear map,
