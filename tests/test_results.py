@@ -38,6 +38,15 @@ def test_readme_repeats_recorded_figures():
         assert not missing, command
 
 
+def test_readme_repeats_the_benchmark():
+    block = recorded(ROOT / "tests" / "benchmark.py")["python tests/benchmark.py --quick"]
+    speed = README.partition("## Speed")[2].partition("## ")[0]
+    figures = re.findall(r"\d\.\d\dx|\d+(?:\.\d)? %|\d\.\d\d GiB", speed)
+    assert len(figures) >= 7
+    missing = [figure for figure in figures if figure not in block and figure != "64 %"]  # 31 + 13 + 13 + 7
+    assert not missing
+
+
 def test_no_result_is_recorded_on_other_data_or_in_part():
     for script in TASKS:
         assert not any("--limit" in command or "--holdout" in command for command in recorded(script))
