@@ -16,7 +16,7 @@ seed, as all that follows). Less noise helps it more (`--sweep`): below an ampli
 wins, 0.0189 against 0.0229 at 0.1. There is little to undo then, and the identity carries the fine detail that
 the bottleneck loses. A path at full resolution (`--network unet`) nearly closes the gap: noise can be computed
 where it is, 0.061 of it is left instead of 0.060 without the skip connection, and the MAE is 0.0384 against 0.0362
-after 3 epochs. It is still not better: that network has skip connections of its own, inside.
+after 3 epochs. It is still not better; that network has skip connections of its own, inside.
 
 So the possible benefits are: the network starts from its input instead of from nothing, what is good already passes
 unharmed, details that the bottleneck cannot hold survive, gradients have a short way, and only the difference has to
