@@ -69,3 +69,8 @@ if __name__ == "__main__":
 # validation accuracy after epoch 15: 99.64 % on 10000 images
 # state of the art: 99.91 % (An et al. 2020, arXiv:2008.10400, ensemble); 99.84 % (Efficient-CapsNet 2021, one network)
 # (AMD EPYC, 2 threads, bf16, torch 2.15.0+cu132, 7.3 minutes)
+
+# $ python task_3_1_a.py --augment --seed 0 1 2
+# validation accuracy after epoch 15: 99.60 ± 0.03 % on 10000 images
+# state of the art: 99.91 % (An et al. 2020, arXiv:2008.10400, ensemble); 99.84 % (Efficient-CapsNet 2021, one network)
+# (AMD EPYC, 2 threads, bf16, torch 2.15.0+cu132, 17.7 minutes)
