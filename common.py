@@ -326,8 +326,8 @@ def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, o
     settings = {"network": type(network).__name__, "parameters": parameter_count(network),
                 "training images": len(train_set), "validation images": len(validation_set),
                 "holdout": args.holdout, "epochs": args.epochs, "batch size": args.batch_size,
-                "learning rate": args.lr, "one cycle": one_cycle, "muon": muon, "weight decay": weight_decay, "seed": seed,
-                "device": args.device.type, "precision": args.precision}
+                "learning rate": args.lr, "one cycle": one_cycle, "muon": muon, "weight decay": weight_decay,
+                "seed": seed, "device": args.device.type, "precision": args.precision}
     history, log_dir = [], str(args.run_dir / f"{name}-seed{seed}")
 
     stem = name if seed == args.seed[0] else f"{name}.seed{seed}"

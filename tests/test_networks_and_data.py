@@ -125,7 +125,8 @@ def test_random_affine_turns_and_scales_as_torchvision_does(images, monkeypatch)
     assert torch.allclose(common.random_affine(image), image, atol=1e-5)
     monkeypatch.setattr(torch, "rand", torch.ones)  # the largest angle and factor
     changed = common.random_affine(image, degrees=20, scale=0.25)
-    expected = affine(image, angle=-20, translate=[0, 0], scale=1 / 1.25, shear=0, interpolation=InterpolationMode.BILINEAR)
+    expected = affine(image, angle=-20, translate=[0, 0], scale=1 / 1.25, shear=0,
+                      interpolation=InterpolationMode.BILINEAR)
     assert torch.allclose(changed, expected, atol=0.02)
     assert not torch.allclose(changed, image, atol=0.2)
 
