@@ -210,3 +210,14 @@ if __name__ == "__main__":
 # denoiser                              0.0322              0.0321             0.00480               23.19
 # MAE of each class, seed 0: T-shirt/top 0.0324, Trouser 0.0214, Pullover 0.0356, Dress 0.0299, Coat 0.0351, Sandal 0.0312, Shirt 0.0390, Sneaker 0.0271, Bag 0.0390, Ankle boot 0.0311
 # (AMD EPYC, 2 threads, bf16, torch 2.15.0+cu132, 14.7 minutes)
+
+# $ python task_3_2_b.py --network unet --loss l1 --seed 0 1 2
+# validation on 10000 images after epoch 20, unet network (262,297 parameters), l1 loss, 14.7 minutes a seed
+#                                          MAE        MAE, clamped                 MSE          PSNR in dB
+# noisy image X                         0.4999              0.3967             0.33323                4.77
+# X - 0.5                               0.2500              0.1651             0.08333               10.79
+# clamp(X - 0.5, 0, 1)                  0.1651              0.1651             0.05144               12.89
+# clamp(X - 0.75, 0, 1)                 0.1431              0.1431             0.05531               12.57
+# denoiser                     0.0322 ± 0.0001     0.0321 ± 0.0001   0.00480 ± 0.00001        23.19 ± 0.01
+# MAE of each class, seed 0: T-shirt/top 0.0324, Trouser 0.0214, Pullover 0.0356, Dress 0.0299, Coat 0.0351, Sandal 0.0312, Shirt 0.0390, Sneaker 0.0271, Bag 0.0390, Ankle boot 0.0311
+# (AMD EPYC, 2 threads, bf16, torch 2.15.0+cu132, 43.9 minutes)
