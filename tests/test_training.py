@@ -107,18 +107,34 @@ def test_learning_rate_ends_at_zero(options, data):
     assert rates[8:] == [options.lr] * 8
 
 
-def test_muon_turns_a_gradient_into_an_orthogonal_step():
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
+def test_muon_turns_a_gradient_into_an_orthogonal_step(dtype):
     """Jordan et al. 2024: all singular values of the step are about equal, however unequal the gradient's."""
     torch.manual_seed(0)
     weight = nn.Parameter(torch.randn(8, 4, 3, 3).to(memory_format=torch.channels_last))
     before = weight.detach().clone()
-    optimizer = common.Muon([weight], lr=0.1, weight_decay=0.0)
+    optimizer = common.Muon([weight], lr=0.1, weight_decay=0.0, dtype=dtype)
     weight.grad = torch.randn(8, 4, 3, 3) * 10.0 ** torch.arange(0, -8, -1).reshape(8, 1, 1, 1).clamp(min=-2)
     optimizer.step()
     step = (before - weight.detach()).flatten(1)
     values = torch.linalg.svdvals(step) / (0.1 * 0.2 * 36 ** 0.5)
     assert values.min() > 0.3 and values.max() < 1.3
     assert (step * weight.grad.flatten(1)).sum(dim=1).min() > 0  # downhill for every filter
+
+
+@pytest.mark.parametrize("shape", ((6, 40), (40, 6)))
+def test_muon_does_with_1x1_filters_what_the_library_does_with_matrices(shape):
+    torch.manual_seed(0)
+    matrix = nn.Parameter(torch.randn(shape))
+    filters = nn.Parameter(matrix.detach().clone()[:, :, None, None])
+    optimizers = (torch.optim.Muon([matrix], lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw"),
+                  common.Muon([filters], lr=0.1, weight_decay=0.2, dtype=torch.bfloat16))
+    for _ in range(5):
+        matrix.grad = torch.randn(shape)
+        filters.grad = matrix.grad[:, :, None, None]
+        for each in optimizers:
+            each.step()
+    assert torch.equal(matrix, filters[:, :, 0, 0])
 
 
 def test_muon_takes_the_filters_between_hidden_layers_and_adamw_all_other_weights(options, data):
