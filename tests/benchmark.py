@@ -1,6 +1,6 @@
 """How fast are the scripts, as ratios measured side by side in one run?
 
-    python tests/benchmark.py            whole epochs, about a quarter of an hour on 2 cores
+    python tests/benchmark.py            whole epochs, a quarter of an hour on 2 cores
     python tests/benchmark.py --quick    a twentieth of an epoch, 3 minutes
 
 The rivals take turns (A B A B …); a ratio is printed as the median of the turns with its smallest and largest.
@@ -183,23 +183,23 @@ if __name__ == "__main__":
 
 # Results, each block printed by the command above it
 
-# $ python tests/benchmark.py --quick
-# 1. an epoch of 3000 images, a tutorial's loop: 2.89 s (2.78 … 3.00)
-#    ours, fp32: 2.25 s (2.23 … 2.32), 1.25x (1.25 … 1.33) as fast
-#    ours, bf16: 1.00 s (0.97 … 1.01), 2.87x (2.85 … 3.00) as fast
-# 2. fp32: 185 of 193 GFLOP/s of a matrix product, 96 %
-#    spent in convolution_backward 31 %, mm 27 %, mkldnn_convolution 13 %, addmm 12 %, threshold_backward 6 %, _fused_adamw_ 4 %, clamp_min 2 %, copy_ 2 %
-# 3. fp32: data path 0.2 % of an epoch
-# 2. bf16: 426 of 771 GFLOP/s of a matrix product, 55 %
-#    spent in convolution_backward 31 %, mkldnn_convolution 13 %, mm 13 %, _fused_adamw_ 10 %, copy_ 9 %, threshold_backward 8 %, addmm 7 %, clamp_min 2 %
-# 3. bf16: data path 0.4 % of an epoch
-# 4. predictor on ten images, picture included: 0.86x (0.84 … 0.90) the bare imports
-#    307 images/s on 2000 files, start included
-# 5. task_3_1_a.py: 1.02 GiB
+# $ python tests/benchmark.py
+# 1. an epoch of 60000 images, a tutorial's loop: 56.21 s (49.96 … 63.98)
+#    ours, fp32: 48.04 s (46.72 … 50.93), 1.10x (1.07 … 1.33) as fast
+#    ours, bf16: 20.42 s (19.01 … 23.14), 2.63x (2.43 … 3.13) as fast
+# 2. fp32: 192 of 189 GFLOP/s of a matrix product, 102 %
+#    spent in convolution_backward 31 %, mm 28 %, mkldnn_convolution 12 %, addmm 12 %, threshold_backward 6 %, _fused_adamw_ 4 %, clamp_min 2 %, copy_ 2 %
+# 3. fp32: data path 0.1 % of an epoch
+# 2. bf16: 422 of 719 GFLOP/s of a matrix product, 59 %
+#    spent in convolution_backward 28 %, copy_ 20 %, mm 13 %, mkldnn_convolution 11 %, threshold_backward 7 %, addmm 6 %, _fused_adamw_ 5 %, clamp_min 2 %
+# 3. bf16: data path 0.3 % of an epoch
+# 4. predictor on ten images, picture included: 0.87x (0.83 … 0.90) the bare imports
+#    690 images/s on 10000 files, start included
+# 5. task_3_1_a.py: 1.03 GiB
 # 5. task_3_1_b.py: 0.67 GiB
 # 5. task_3_1_c.py: 1.24 GiB
 # 5. task_3_1_d.py: 0.70 GiB
 # 5. task_3_2_a.py: 0.84 GiB
-# 5. task_3_2_b.py: 1.19 GiB
-# 5. task_3_2_c.py: 1.09 GiB
-# (AMD EPYC, 2 threads, fp32 and bf16, torch 2.15.0+cu132, 2.0 minutes)
+# 5. task_3_2_b.py: 1.10 GiB
+# 5. task_3_2_c.py: 1.10 GiB
+# (AMD EPYC, 2 threads, fp32 and bf16, torch 2.15.0+cu132, 12.0 minutes)

@@ -39,7 +39,7 @@ def test_readme_repeats_recorded_figures():
 
 
 def test_readme_repeats_the_benchmark():
-    block = recorded(ROOT / "tests" / "benchmark.py")["python tests/benchmark.py --quick"]
+    block = recorded(ROOT / "tests" / "benchmark.py")["python tests/benchmark.py"]
     speed = README.partition("## Speed")[2].partition("## ")[0]
     figures = re.findall(r"\d\.\d\dx|\d+(?:\.\d)? %|\d\.\d\d GiB", speed)
     assert len(figures) >= 7
