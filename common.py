@@ -258,7 +258,7 @@ def infer(network, dataset, args):
 def orthogonalise(matrix):
     """Roughly U·Vᵀ of a matrix U·S·Vᵀ: five Newton-Schulz steps bring its singular values to about 1.
 
-    The polynomial, Jordan's (2024), lifts small ones fast; none ends exact. matrix: float32 or bfloat16 [M, N].
+    Jordan's polynomial (2024) lifts small ones fast and leaves none exact. matrix: float32 or bfloat16 [M, N].
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / wide.norm().clamp(min=1e-7)
@@ -282,15 +282,17 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self):
+        """Change the weights by their gradients."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight not in self.state:
                     self.state[weight]["mean"] = torch.zeros_like(weight)
                 mean = self.state[weight]["mean"].lerp_(weight.grad, 1 - group["momentum"])
-                step = weight.grad.lerp(mean, group["momentum"]).permute(0, 2, 3, 1)  # as channels_last lies in memory
-                matrix = orthogonalise(step.flatten(1).to(self.dtype))
+                update = weight.grad.lerp(mean, group["momentum"])  # Nesterov: looks ahead along the mean
+                update = update.permute(0, 2, 3, 1)  # as it lies in memory
+                matrix = orthogonalise(update.flatten(1).to(self.dtype))
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(matrix.reshape(step.shape).permute(0, 3, 1, 2),
+                weight.add_(matrix.reshape(update.shape).permute(0, 3, 1, 2),
                             alpha=-group["lr"] * (0.2 * math.sqrt(max(matrix.shape))))
 
 
