@@ -206,17 +206,6 @@ class EncoderDecoder(nn.Module):
         return self.decoder(self.encoder(images))
 
 
-class Skip(nn.Module):
-    """The skip connection of equation (3) around any network: X -> X + network(X)."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images):
-        return images + self.network(images)
-
-
 def parameter_count(network):
     """The number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

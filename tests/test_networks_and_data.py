@@ -11,9 +11,10 @@ import task_3_1_b
 import task_3_1_c
 import task_3_2_b
 import task_3_2_c
-from common import ConvNet, EncoderDecoder, FashionNet, LabelledImages, Skip
+from common import ConvNet, EncoderDecoder, FashionNet, LabelledImages
 from task_3_2_a import NoisyFashionMNIST
 from task_3_2_b import UNet
+from task_3_2_c import Skip
 
 
 @pytest.fixture
