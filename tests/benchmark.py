@@ -1,6 +1,6 @@
 """How fast are the scripts, as ratios measured side by side in one run?
 
-    python tests/benchmark.py            whole epochs, a quarter of an hour on 2 cores
+    python tests/benchmark.py            whole epochs, 12 minutes on 2 cores
     python tests/benchmark.py --quick    a twentieth of an epoch, 3 minutes
 
 The rivals take turns (A B A B …); a ratio is printed as the median of the turns with its smallest and largest.

@@ -172,8 +172,8 @@ def test_killed_training_resumes_to_identical_weights_and_whole_curves(drawn, tm
     process = start(*disturbed, "--resume")
     assert "goes up to epoch 6" in process.communicate()[0] and process.returncode == 0
     process = start(*command, "--lr", 0.5, "--resume", "--log-dir", tmp_path / "b", "--checkpoint-dir", tmp_path / "b")
-    process.stderr_text = process.communicate()[1]
-    assert process.returncode == 2 and "another learning rate" in process.stderr_text
+    _, error = process.communicate()
+    assert process.returncode == 2 and "another learning rate" in error
 
 
 def test_resume_of_a_quick_try_finds_it(script):
