@@ -4,10 +4,12 @@ The sections stand in the order in which a run passes through them; a task file 
 """
 
 import argparse
+import ctypes
 import hashlib
 import io
 import math
 import os
+import platform
 import sys
 import threading
 import time
@@ -24,6 +26,12 @@ from torch.utils.data import DataLoader, Dataset
 # Adam's second moments of weights that hardly ever get a gradient decay into denormal numbers, on
 # which a CPU is slow. Must come before the first parallel operation: later it reaches one thread only.
 torch.set_flush_denormal(True)
+
+# glibc gives freed blocks back to the system and gets them anew page by page, in every step: those up
+# to 32 MB, the most that it allows, are to stay with the process.
+if platform.libc_ver()[0] == "glibc":
+    for option, value in ((-3, 2 ** 25), (-1, 2 ** 31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        ctypes.CDLL(None).mallopt(option, value)
 
 HERE = Path(__file__).parent
 

@@ -20,11 +20,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler is not to say what it looked for and did not find
 
 import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
 from PIL import Image  # noqa: E402
-from torch.utils.data import DataLoader, Subset  # noqa: E402
-from torch.utils.tensorboard import SummaryWriter  # noqa: E402
-from torchvision import datasets, transforms  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 import common  # noqa: E402
@@ -50,25 +46,14 @@ def spread(values, unit=""):
 
 
 def tutorial(data_dir, images, log_dir):
-    """A function that trains and validates for one epoch as tutorials do it."""
-    train_set, test_set = (
-        Subset(datasets.MNIST(data_dir, train=train, transform=transforms.ToTensor()), range(count))
-        for train, count in ((True, images), (False, images // 6)))
-    train_loader, test_loader = DataLoader(train_set, BATCH_SIZE, shuffle=True), DataLoader(test_set, BATCH_SIZE)
-    network, writer = ConvNet(), SummaryWriter(log_dir)
-    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
+    """A function that trains and validates for one epoch as tutorials do it, in a process of its own."""
+    process = subprocess.Popen([sys.executable, ROOT / "tests" / "tutorial.py", data_dir, str(images), log_dir],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def epoch():
-        network.train()
-        for step, (inputs, labels) in enumerate(train_loader):
-            loss = F.cross_entropy(network(inputs), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            writer.add_scalar("loss", loss.item(), step)
-        network.eval()
-        with torch.no_grad():
-            sum((network(inputs).argmax(1) == labels).sum().item() for inputs, labels in test_loader)
+        process.stdin.write(b"epoch\n")
+        process.stdin.flush()
+        assert process.stdout.readline(), "tests/tutorial.py stopped"
     return epoch
 
 
@@ -113,8 +98,8 @@ def compare_epochs(data_dir, quick, folder):
     parts = {precision: ours(data_dir, images, precision) for precision in precisions}
     for precision, (train, validate, _) in parts.items():
         rivals[precision] = lambda train=train, validate=validate: (train(), validate())
-    for precision in precisions:
-        rivals[precision]()  # the first call compiles kernels
+    for epoch in rivals.values():
+        epoch()  # the first call compiles kernels
     times = {name: [] for name in rivals}
     for _ in range(TURNS):
         for name, epoch in rivals.items():
