@@ -172,22 +172,22 @@ if __name__ == "__main__":
 # Results, each block printed by the command above it
 
 # $ python tests/benchmark.py
-# 1. an epoch of 60000 images, a tutorial's loop: 56.21 s (49.96 … 63.98)
-#    ours, fp32: 48.04 s (46.72 … 50.93), 1.10x (1.07 … 1.33) as fast
-#    ours, bf16: 20.42 s (19.01 … 23.14), 2.63x (2.43 … 3.13) as fast
-# 2. fp32: 192 of 189 GFLOP/s of a matrix product, 102 %
-#    spent in convolution_backward 31 %, mm 28 %, mkldnn_convolution 12 %, addmm 12 %, threshold_backward 6 %, _fused_adamw_ 4 %, clamp_min 2 %, copy_ 2 %
+# 1. an epoch of 60000 images, a tutorial's loop: 55.51 s (53.33 … 57.64)
+#    ours, fp32: 42.06 s (40.94 … 42.10), 1.36x (1.27 … 1.37) as fast
+#    ours, bf16: 17.43 s (17.34 … 18.18), 3.18x (2.93 … 3.32) as fast
+# 2. fp32: 198 of 194 GFLOP/s of a matrix product, 102 %
+#    spent in convolution_backward 31 %, mm 28 %, mkldnn_convolution 13 %, addmm 12 %, threshold_backward 5 %, _fused_adamw_ 4 %, clamp_min 2 %, copy_ 2 %
 # 3. fp32: data path 0.1 % of an epoch
-# 2. bf16: 422 of 719 GFLOP/s of a matrix product, 59 %
-#    spent in convolution_backward 28 %, copy_ 20 %, mm 13 %, mkldnn_convolution 11 %, threshold_backward 7 %, addmm 6 %, _fused_adamw_ 5 %, clamp_min 2 %
-# 3. bf16: data path 0.3 % of an epoch
-# 4. predictor on ten images, picture included: 0.87x (0.83 … 0.90) the bare imports
-#    690 images/s on 10000 files, start included
-# 5. task_3_1_a.py: 1.03 GiB
-# 5. task_3_1_b.py: 0.67 GiB
-# 5. task_3_1_c.py: 1.24 GiB
+# 2. bf16: 445 of 817 GFLOP/s of a matrix product, 54 %
+#    spent in convolution_backward 31 %, mkldnn_convolution 14 %, mm 13 %, _fused_adamw_ 9 %, threshold_backward 9 %, copy_ 9 %, addmm 7 %, clamp_min 2 %
+# 3. bf16: data path 0.4 % of an epoch
+# 4. predictor on ten images, picture included: 0.82x (0.68 … 1.03) the bare imports
+#    781 images/s on 10000 files, start included
+# 5. task_3_1_a.py: 1.09 GiB
+# 5. task_3_1_b.py: 0.68 GiB
+# 5. task_3_1_c.py: 1.26 GiB
 # 5. task_3_1_d.py: 0.70 GiB
-# 5. task_3_2_a.py: 0.84 GiB
-# 5. task_3_2_b.py: 1.10 GiB
-# 5. task_3_2_c.py: 1.10 GiB
-# (AMD EPYC, 2 threads, fp32 and bf16, torch 2.15.0+cu132, 12.0 minutes)
+# 5. task_3_2_a.py: 0.88 GiB
+# 5. task_3_2_b.py: 1.33 GiB
+# 5. task_3_2_c.py: 1.25 GiB
+# (AMD EPYC, 2 threads, fp32 and bf16, torch 2.15.0+cu132, 12.3 minutes)
