@@ -96,9 +96,9 @@ def profile(train, largest=8):
 def compare_epochs(data_dir, quick, folder):
     """Rows 1 to 3: an epoch against the tutorial's, the share of the matrix rate, the data path's share."""
     images = 3_000 if quick else 60_000
-    rivals = {"tutorial": tutorial(data_dir, images, folder)}
     precisions = ["fp32"] + ["bf16"] * common.has_bf16(torch.device("cpu"))
-    parts = {precision: ours(data_dir, images, precision) for precision in precisions}
+    parts = {precision: ours(data_dir, images, precision) for precision in precisions}  # downloads the data, if need be
+    rivals = {"tutorial": tutorial(data_dir, images, folder)}
     for precision, (train, validate, _) in parts.items():
         rivals[precision] = lambda train=train, validate=validate: (train(), validate())
     for epoch in rivals.values():
