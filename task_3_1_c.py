@@ -20,8 +20,8 @@ quarter of a point are noise):
 Tried on held-out images in the same way, and left out because they bring no more than noise: SGD, sharpness-aware
 steps, stronger weight decay, mixup, a third convolution in each group, averaged weights, targets that the network
 corrects itself, filters used twice, as they are and mirrored. Two networks that vote are a little better, in more
-time, and so are two last groups that share the first two. Turning and scaling the images, or showing smaller ones in
-the first epochs, makes it worse.
+time; two last groups that share the first two are so as well, but not on the test images. Turning and scaling the
+images, or showing smaller ones in the first epochs, makes it worse.
 """
 
 from functools import partial
