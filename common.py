@@ -1,43 +1,40 @@
-"""Everything that two tasks of exercise 3 share: data, networks, training, checkpoints, command line.
-
-The sections stand in the order in which a run passes through them; a task file needs nothing else.
+"""What the tasks of exercise 3 share, in the order in which a run uses it: data, networks, training, checkpoints,
+results and figures, command line.
 """
 
 import argparse
+import contextlib
 import ctypes
 import hashlib
 import io
+import json
 import math
 import os
 import platform
+import shlex
+import signal
+import socket
 import sys
 import threading
 import time
 import warnings
 from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-# Adam's second moments of weights that hardly ever get a gradient decay into denormal numbers, on
-# which a CPU is slow. Must come before the first parallel operation: later it reaches one thread only.
-torch.set_flush_denormal(True)
-
-# glibc gives freed blocks back to the system and gets them anew page by page, in every step: those up
-# to 32 MB, the most that it allows, are to stay with the process.
-if platform.libc_ver()[0] == "glibc":
-    for option, value in ((-3, 2 ** 25), (-1, 2 ** 31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-        ctypes.CDLL(None).mallopt(option, value)
-
-HERE = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent
 
 
 class UserError(Exception):
-    """What a user can put right: its text is the one line on standard error, exit status 2."""
+    """A mistake that the user can correct: its text is the one line on standard error, exit status 2."""
 
 
 # ======================================================= Data =======================================================
@@ -45,8 +42,7 @@ class UserError(Exception):
 FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
-# The published files, uncompressed: results on any other data are never recorded.
-MD5 = {
+MD5 = {  # of the published files, uncompressed: results on any other data are never recorded
     "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "MNIST/raw/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
     "MNIST/raw/t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
@@ -58,31 +54,36 @@ MD5 = {
 
 
 def load(name, train, data_dir):
-    """Read "MNIST" or "FashionMNIST" once, downloading it if it is not there.
+    """Read "MNIST" or "FashionMNIST", downloading it first if it is not there.
 
     Returns images, uint8 [N, 1, 28, 28] in 0 … 255, and labels, int64 [N] in 0 … 9.
     Raises UserError if there are neither files nor a network, or if a file is damaged.
     """
-    from torchvision import datasets  # here, because the offline predictor does without it
+    from torchvision import datasets  # imported here: the offline predictor does not need it
 
+    socket.setdefaulttimeout(30)  # seconds: a network that never answers counts as none
+    here = all((Path(data_dir) / file).exists() for file in MD5 if file.startswith(f"{name}/"))
     try:
-        data = getattr(datasets, name)(data_dir, train=train, download=True)
-        assert 0 < len(data.data) == len(data.targets) and data.data.shape[1:] == (28, 28), "sizes do not fit"
+        with contextlib.nullcontext() if here else lock(data_dir):  # two scripts started together download once
+            data = getattr(datasets, name)(data_dir, train=train, download=True)
+        assert len(data.data) == len(data.targets) > 0, "as many images as labels are needed"
+        assert data.data.dtype == torch.uint8 and data.data.shape[1:] == (28, 28), "the images are not 28x28 bytes"
+        assert data.targets.ndim == 1 and 0 <= data.targets.min() and data.targets.max() <= 9, "labels are not 0 to 9"
     except Exception as error:  # a download or a damaged file can fail in any way
         if (Path(data_dir) / name / "raw" / "train-images-idx3-ubyte").exists():
-            raise UserError(f"{name} in {data_dir} is damaged ({error}): delete {data_dir}/{name}"
+            raise UserError(f"{name} in {data_dir} is damaged ({error}): delete {Path(data_dir) / name}"
                             " and run again") from None
         raise UserError(f"{name} is not in {data_dir} and cannot be downloaded: put its files into"
-                        f" {data_dir}/{name}/raw, or draw a stand-in with"
-                        " 'python tests/stand_in.py data-drawn' and add --data-dir data-drawn") from None
+                        f" {Path(data_dir) / name / 'raw'}, or make synthetic data with"
+                        " 'python tests/stand_in.py data-synthetic' and add --data-dir data-synthetic") from None
     return data.data.unsqueeze(1), data.targets
 
 
 def load_split(name, args):
-    """Training and validation data, as --limit and --holdout ask: ((images, labels), (images, labels)).
+    """Training and validation data as --limit and --holdout ask: ((images, labels), (images, labels)).
 
-    Validation is on the 10,000 test images; with --holdout on the last 10,000 of the 60,000 training
-    images, and the test set stays closed: for comparing choices.
+    Validation is on the 10,000 test images. With --holdout it is on the last 10,000 of the 60,000 training images,
+    which are then not trained on, and the test set is never opened: this is how choices are made.
     """
     images, labels = load(name, True, args.data_dir)
     if args.holdout:
@@ -119,30 +120,28 @@ class LabelledImages(Dataset):
     def __getitems__(self, indices):
         """A whole batch at once, as a DataLoader asks for it: [B, 1, 28, 28] and [B]."""
         images = self.images[indices].float() / 255
-        if self.augment:
-            images = self.augment(images)
-        return images, self.labels[indices]
+        return self.augment(images) if self.augment else images, self.labels[indices]
 
 
 def batches(dataset, batch_size, shuffle=False):
-    """A DataLoader over a data set that fetches whole batches by itself (__getitems__)."""
+    """A DataLoader over a data set whose __getitems__ returns whole batches."""
     return DataLoader(dataset, batch_size, shuffle, collate_fn=lambda batch: batch)
 
 
 def random_affine(images, shift=0, degrees=0, scale=0, flip=False):
-    """Shift, turn and scale each image by random amounts of its own and, with `flip`, mirror every second one.
+    """Shift, rotate, scale and, with `flip`, horizontally flip (probability 0.5) each image independently.
 
-    shift: at most so many pixels, whole ones, along x and y; degrees: at most so far, either way;
-    scale: by a factor of 1 ± at most so much. What comes in from outside is zero.
+    shift: up to this many whole pixels along x and y; degrees: up to this angle, either way;
+    scale: by a factor of 1 ± up to this much. Pixels from outside the image are zero.
     images: float32 [B, 1, H, W], any range; returns the same.
     """
     count, size = len(images), images.shape[-1]
     angle = torch.deg2rad(degrees * (2 * torch.rand(count) - 1))
     factor = 1 + scale * (2 * torch.rand(count) - 1)
-    mirror = 1 - 2 * torch.randint(0, 2, (count,)) * flip  # -1 mirrors x
+    sign = 1 - 2 * torch.randint(0, 2, (count,)) * flip  # -1 flips x
     offset = torch.randint(-shift, shift + 1, (2, count)) * (2 / size)  # [-1, 1] spans the image
     cos, sin = factor * angle.cos(), factor * angle.sin()
-    transform = torch.stack([mirror * cos, -sin, offset[0], mirror * sin, cos, offset[1]], dim=1)
+    transform = torch.stack([sign * cos, -sin, offset[0], sign * sin, cos, offset[1]], dim=1)
     grid = F.affine_grid(transform.reshape(count, 2, 3), images.shape, align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
@@ -168,11 +167,11 @@ class ConvNet(nn.Module):
 class FashionNet(nn.Module):
     """The improved classifier (3.1 c): images [B, 1, 28, 28] to logits [B, 10].
 
-    Groups of convolutions, the first of each followed by a 2x2 max-pooling; the maximum over the
-    remaining pixels feeds one linear layer. The arguments are what the ablation takes away again.
+    Groups of convolutions, the first of each followed by 2x2 max-pooling; global max-pooling and one linear layer.
+    The arguments are what the ablation switches off.
     """
 
-    def __init__(self, widths=(80, 160, 320), convolutions=2, batch_norm=True, activation=nn.GELU):
+    def __init__(self, widths=(80, 160, 320), convolutions=2, batch_norm=True, activation="GELU"):
         super().__init__()
         layers, channels = [], 1
         for width in widths:
@@ -182,7 +181,7 @@ class FashionNet(nn.Module):
                     layers.append(nn.MaxPool2d(2))
                 if batch_norm:
                     layers.append(nn.BatchNorm2d(width))
-                layers.append(activation())
+                layers.append({"GELU": nn.GELU, "ReLU": nn.ReLU}[activation]())
                 channels = width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(channels, 10)
@@ -194,9 +193,9 @@ class FashionNet(nn.Module):
 class EncoderDecoder(nn.Module):
     """The sheet's denoiser (3.2 b): noisy images [B, 1, 28, 28] to denoised images [B, 1, 28, 28].
 
-    As listed, but for two places where the list does not give an image of the input's shape:
-    `output_padding=1` makes the transposed convolutions exact inverses in size (7 -> 14 -> 28; without
-    it 7 -> 13 -> 25), and the last layer has the image's one channel instead of 16 filters.
+    As listed, except in two places where the list does not return an image of the input's shape: `output_padding=1`
+    lets the transposed convolutions double the size (7 -> 14 -> 28; without it 7 -> 13 -> 25), and the last layer has
+    the image's one channel instead of 16 filters.
     """
 
     def __init__(self, channels=16):
@@ -221,186 +220,221 @@ def parameter_count(network):
 
 # ===================================================== Training =====================================================
 
-# network: in eval mode, after the last epoch; history: for each epoch a dict of floats such as
-# "training loss", "validation accuracy" and "seconds"
-Run = namedtuple("Run", "network history")
+@dataclass(frozen=True)
+class Settings:
+    """Everything besides the data and the seed that changes the weights; --resume compares it field by field."""
+
+    network: Callable  # the network's class
+    loss: Callable  # of (outputs, targets), a batch's mean
+    epochs: int  # passes over the training images
+    batch_size: int  # images per step
+    lr: float  # learning rate; with a one-cycle schedule its peak
+    options: dict = field(default_factory=dict)  # the network's keyword arguments
+    optimizer: Callable = torch.optim.AdamW
+    weight_decay: float = 0.0
+    momentum: float = 0.9  # AdamW's first beta; constant, although OneCycleLR would cycle it too by default
+    schedule: str = "one-cycle"  # or "constant"
+    warm_up: float = 0.3  # the share of the steps in which a one-cycle schedule raises the learning rate
+    augment: Callable | None = None  # changes a batch of training images at random
+    noise: float = 0.0  # the amplitude of a denoiser's noise
+    limit: int | None = None  # train on the first so many images
+    holdout: bool = False  # validate on the last sixth of the training images, and do not train on them
+
+    def as_dict(self):
+        """The settings as numbers, strings and lists; functions and classes by their names."""
+        return json.loads(json.dumps(vars(self), default=lambda value: value.__name__))
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where and how a script computes, settled once by `setup`."""
+
+    device: torch.device
+    precision: str  # "fp32" or "bf16"
+    seeds: list
+    networks: dict  # name: Settings, as the command line changed them
+    folder: Path  # everything this run writes: curves, states, weights, pictures, results
+    publishes: bool  # whether checkpoints/ and report/figures/ get the weights and pictures too
+    args: argparse.Namespace
+    started: float  # time.perf_counter() then
+    lock: FileLock | None = None  # held while this process lives: no other run continues in this folder
+
+
+# network: in eval mode after the last epoch; outputs: for the validation images, float32, on the CPU;
+# history: for each epoch {"training": {"loss": …, metrics}, "validation": the same, "seconds": …}
+Run = namedtuple("Run", "network outputs history weights_file")
 
 
 def accuracy(logits, labels):
-    """The share of images whose largest logit is the label's: [B, 10] and [B] to a scalar in [0, 1]."""
-    return (logits.argmax(dim=1) == labels).float().mean()
+    """The percentage of images whose largest logit is the label's: [B, 10] and [B] to a scalar in [0, 100]."""
+    return 100 * (logits.argmax(dim=1) == labels).float().mean()
 
 
 def mean_absolute_error(outputs, targets):
-    """MAE over all pixels of all images, in grey values of [0, 1]: the outputs are not clamped."""
+    """MAE over all pixels of all images, in grey values of [0, 1]; the outputs are not clamped."""
     return (outputs - targets).abs().mean()
 
 
-def forward(network, images, args):
-    """The network's outputs, float32, computed on args.device in args.precision."""
-    images = images.to(args.device, memory_format=torch.channels_last, non_blocking=True)
-    with torch.autocast(args.device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+def memory_format(device):
+    """The layout of images in memory: channels last is faster, but with batch norm wrong on MPS (pytorch#175189)."""
+    return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
+
+
+def forward(network, images, setup):
+    """The network's outputs, float32, computed on setup.device in setup.precision."""
+    images = images.to(setup.device, memory_format=memory_format(setup.device), non_blocking=True)
+    with torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.precision == "bf16"):
         return network(images).float()
 
 
 @torch.inference_mode()
-def infer(network, dataset, args):
-    """Outputs and targets of a whole data set in its order, on the CPU; the network is put in eval mode."""
+def evaluate(network, dataset, setup):
+    """Outputs and targets of a whole data set in its order, on the CPU; leaves the network in eval mode."""
     network.eval()
-    pairs = [(forward(network, images, args).cpu(), targets) for images, targets in batches(dataset, 500)]
+    pairs = [(forward(network, images, setup).cpu(), targets) for images, targets in batches(dataset, 250)]
     outputs, targets = zip(*pairs)
     return torch.cat(outputs), torch.cat(targets)
 
 
-def orthogonalise(matrix):
-    """Roughly U·Vᵀ of a matrix U·S·Vᵀ: five Newton-Schulz steps bring its singular values to about 1.
-
-    Jordan's polynomial (2024) lifts small ones fast and leaves none exact. matrix: float32 or bfloat16 [M, N].
-    """
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / wide.norm().clamp(min=1e-7)
-    for _ in range(5):
-        gram = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=-4.775, alpha=2.0315), wide, beta=3.4445)
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+def make_optimizer(network, settings, steps_per_epoch):
+    """The optimizer and its learning-rate scheduler (one cycle: Smith & Topin 2018, arXiv:1708.07120)."""
+    optimizer = settings.optimizer(network.parameters(), settings.lr, betas=(settings.momentum, 0.999),
+                                   weight_decay=settings.weight_decay, fused=True)
+    if settings.schedule == "constant":
+        return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.lr, total_steps=settings.epochs * steps_per_epoch, pct_start=settings.warm_up,
+        cycle_momentum=False)
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum whose steps are orthogonalised (Jordan et al. 2024), for the filters of convolutions.
+def train_epoch(network, loader, loss_function, metrics, optimizer, scheduler, setup):
+    """One pass over the training images.
 
-    Each step changes what a layer does to all patterns of its input alike, not only to the strongest; AdamW's
-    learning rates fit (Liu et al. 2025). The same as torch.optim.Muon, which takes matrices only, and is slow on a
-    CPU without bfloat16. filters: weights [out, in, height, width]; dtype: what the steps are computed in.
-    """
-
-    def __init__(self, filters, lr, weight_decay, dtype):
-        super().__init__(filters, {"lr": lr, "weight_decay": weight_decay, "momentum": 0.95})
-        self.dtype = dtype
-
-    @torch.no_grad()
-    def step(self):
-        """Change the weights by their gradients."""
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight not in self.state:
-                    self.state[weight]["mean"] = torch.zeros_like(weight)
-                mean = self.state[weight]["mean"].lerp_(weight.grad, 1 - group["momentum"])
-                update = weight.grad.lerp(mean, group["momentum"])  # Nesterov: looks ahead along the mean
-                update = update.permute(0, 2, 3, 1)  # as it lies in memory
-                matrix = orthogonalise(update.flatten(1).to(self.dtype))
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(matrix.reshape(update.shape).permute(0, 3, 1, 2),
-                            alpha=-group["lr"] * (0.2 * math.sqrt(max(matrix.shape))))
-
-
-def train_epoch(network, loader, functions, optimizers, schedules, args):
-    """One pass over the training images; `functions` are the loss and the metrics, of (outputs, targets).
-
-    Returns the mean of each over all images, taken while the weights change.
+    Returns {"loss": …, name of a metric: …}, each a mean over all images, taken while the weights change.
     """
     network.train()
-    totals, count = dict.fromkeys(functions, 0.0), 0
+    totals, count = dict.fromkeys(["loss", *metrics], 0.0), 0
     for images, targets in loader:
-        targets = targets.to(args.device, non_blocking=True)
-        outputs = forward(network, images, args)
-        values = {key: function(outputs, targets) for key, function in functions.items()}
-        network.zero_grad()  # the template forgets this: bug 2
-        values["loss"].backward()
-        for each in (*optimizers, *schedules):
-            each.step()
+        targets = targets.to(setup.device, non_blocking=True)
+        optimizer.zero_grad()  # the template forgets this: bug 2
+        outputs = forward(network, images, setup)
+        loss = loss_function(outputs, targets)
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
         count += len(images)
-        for key, value in values.items():
-            totals[key] += value.detach() * len(images)  # stays on the device: reading it would wait
-    return {key: float(total) / count for key, total in totals.items()}
+        values = {"loss": loss} | {name: metric(outputs.detach(), targets) for name, metric in metrics.items()}
+        for name, value in values.items():
+            totals[name] += value.detach() * len(images)  # stays on the device: reading it would wait
+    return {name: float(total) / count for name, total in totals.items()}
 
 
-def fit(name, make_network, data, loss, metrics, args, seed, weight_decay=0.0, one_cycle=True, muon=False,
-        after_epoch=None):
-    """Train a network for args.epochs epochs with AdamW, its learning rate args.lr the peak of one cycle.
+def fit(name, data, metrics, setup, seed, on_epoch_end=None):
+    """Train the network `name` of setup.networks with one seed; an interrupted training continues with --resume.
 
-    The cycle rises for 30 % of the steps, then falls to zero (Smith & Topin 2018); without, the rate is constant.
-    muon: the filters of convolutions between hidden layers are Muon's, at the same learning rate.
-    data: (training set, validation set), both fetching whole batches of (inputs, targets).
-    loss, metrics: a function, and a dict of functions, of (outputs, targets), giving a batch's mean.
-    after_epoch: called with (TensorBoard writer, network, epoch), for pictures.
-    Every epoch is saved: a run that is killed goes on with --resume to bit-identical weights.
-    Returns a Run; its weights are in args.checkpoint_dir/NAME.pt (of several seeds the first one's).
-    Raises UserError if --resume finds a state that was saved under other settings.
+    data: (training set, validation set), both returning whole batches of (inputs, targets).
+    metrics: named functions of (outputs, targets), giving a batch's mean, besides the settings' loss.
+    on_epoch_end: called with (TensorBoard writers, network, epoch), for pictures.
+    Returns a Run; its weights are in setup.folder/NAME/seedS/weights.pt.
     """
-    from torch.utils.tensorboard import SummaryWriter  # here, because importing it takes a second
     from tqdm import tqdm
 
-    torch.manual_seed(seed)
-    network = make_network().to(args.device, memory_format=torch.channels_last)
+    settings, folder = setup.networks[name], setup.folder / name / f"seed{seed}"
     train_set, validation_set = data
-    loader = batches(train_set, args.batch_size, shuffle=True)
-    filters = [layer.weight for layer in network.modules()
-               if muon and isinstance(layer, nn.Conv2d) and min(layer.in_channels, layer.out_channels) > 1]
-    others = [weight for weight in network.parameters() if weight not in set(filters)]
-    optimizers = [torch.optim.AdamW(others, args.lr, weight_decay=weight_decay, fused=True)]
-    if filters:
-        dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
-        optimizers.append(Muon(filters, args.lr, weight_decay, dtype))
-    schedules = [torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * len(loader))
-                 if one_cycle else torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1) for optimizer in optimizers]
-    functions = {"loss": loss, **metrics}
-    settings = {"network": type(network).__name__, "parameters": parameter_count(network),
-                "training images": len(train_set), "validation images": len(validation_set),
-                "holdout": args.holdout, "epochs": args.epochs, "batch size": args.batch_size,
-                "learning rate": args.lr, "one cycle": one_cycle, "muon": muon, "weight decay": weight_decay,
-                "seed": seed, "device": args.device.type, "precision": args.precision}
-    history, log_dir = [], str(args.run_dir / f"{name}-seed{seed}")
-
-    stem = name if seed == args.seed[0] else f"{name}.seed{seed}"
-    finished, unfinished = (args.checkpoint_dir / f"{stem}{end}" for end in (".pt", ".partial.pt"))
-    if args.resume and (unfinished.exists() or finished.exists()):
-        path = unfinished if unfinished.exists() else finished
-        state = load_checkpoint(path, settings)
-        load_weights(network, state, path)
-        history = state["history"]
-        print(f"{name}, seed {seed}: {shown(path)} goes up to epoch {len(history)}")
-        if path == finished:
-            return Run(network.eval(), history)
-        for each, saved in zip((*optimizers, *schedules), state["optimizers and schedules"]):
-            each.load_state_dict(saved)
-        log_dir = state["log_dir"]
-    elif args.resume:
-        print(f"{name}, seed {seed}: nothing saved, starting from the beginning")
-
-    writer = SummaryWriter(log_dir, purge_step=len(history) + 1)  # drops points of an epoch that was not saved
-    if not history:
-        with warnings.catch_warnings(action="ignore"):  # tensorboard traces by a deprecated function
-            writer.add_graph(network, train_set[0][0][None].to(args.device))
-    for epoch in range(len(history) + 1, args.epochs + 1):
+    torch.manual_seed(1000 * seed)  # the initial weights
+    network = settings.network(**settings.options).to(setup.device, memory_format=memory_format(setup.device))
+    loader = batches(train_set, settings.batch_size, shuffle=True)
+    optimizer, scheduler = make_optimizer(network, settings, len(loader))
+    history = resume(folder, network, optimizer, scheduler)
+    writers = open_writers(folder, network, train_set[0][0], len(history), setup)
+    outputs = None
+    for epoch in range(len(history) + 1, settings.epochs + 1):
         start = time.perf_counter()
-        torch.manual_seed(seed << 32 | epoch)  # each epoch has its own randomness: nothing of it to save
-        bar = tqdm(loader, f"{name} {epoch}/{args.epochs}", leave=False, disable=None)
-        row = {f"training {key}": value for key, value in
-               train_epoch(network, bar, functions, optimizers, schedules, args).items()}
-        outputs, targets = infer(network, validation_set, args)
-        row |= {f"validation {key}": float(function(outputs, targets)) for key, function in functions.items()}
-        history.append(row | {"seconds": time.perf_counter() - start})
+        torch.manual_seed(1000 * seed + epoch)  # each epoch of each seed has random numbers of its own
+        label = f"{name}, seed {seed}, epoch {epoch:2}/{settings.epochs}"
+        training = train_epoch(network, tqdm(loader, label, leave=False, disable=None), settings.loss, metrics,
+                               optimizer, scheduler, setup)
+        outputs, targets = evaluate(network, validation_set, setup)
+        validation = {key: float(function(outputs, targets))
+                      for key, function in ({"loss": settings.loss} | metrics).items()}
+        history.append({"training": training, "validation": validation, "seconds": time.perf_counter() - start})
+        log_epoch(writers, history, scheduler, label)
+        if on_epoch_end:
+            on_epoch_end(writers, network, epoch)
+        for writer in writers.values():
+            writer.flush()  # before the state is saved: an interrupted run repeats an epoch rather than lose its point
+        save_checkpoint(folder / "state.pt", {
+            "weights": network.state_dict(), "history": history,
+            "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()})
+    for writer in writers.values():
+        writer.close()
+    if outputs is None:  # nothing was left to train
+        outputs, _ = evaluate(network, validation_set, setup)
+    save_checkpoint(folder / "weights.pt", {"settings": settings.as_dict(), "seed": seed,
+                                            "weights": network.state_dict(), "history": history})
+    (folder / "state.pt").unlink(missing_ok=True)
+    return Run(network, outputs, history, folder / "weights.pt")
 
-        for key in row:
-            kind, metric = key.split(" ", 1)
-            writer.add_scalar(f"{metric}/{kind}", row[key], epoch)
-        writer.add_scalar("learning rate", schedules[0].get_last_lr()[0], epoch)
-        if after_epoch:
-            after_epoch(writer, network, epoch)
-        writer.flush()  # before the state is saved: a killed run repeats an epoch rather than lose its point
-        save_checkpoint(unfinished, {
-            "settings": settings, "weights": network.state_dict(), "history": history, "log_dir": log_dir,
-            "optimizers and schedules": [each.state_dict() for each in (*optimizers, *schedules)]})
-        print(f"{name}  seed {seed}  epoch {epoch:2}/{args.epochs}",
-              *(f"{key} {value:.4f}" for key, value in row.items()),
-              f"{history[-1]['seconds']:.1f} s", sep="  ", flush=True)
-    writer.close()
-    save_checkpoint(finished, {"settings": settings, "weights": network.state_dict(), "history": history})
-    unfinished.unlink(missing_ok=True)
-    return Run(network.eval(), history)
+
+def open_writers(folder, network, images, epochs_done, setup):
+    """TensorBoard writers for training and validation, whose equal tags share a chart; the first draws the network.
+
+    An earlier process may have logged an epoch without saving its state: purge_step drops those points.
+    """
+    from torch.utils.tensorboard import SummaryWriter  # imported here: it takes a second
+
+    writers = {kind: SummaryWriter(str(folder / kind), purge_step=epochs_done + 1) for kind in ("training", "validation")}
+    if epochs_done == 0:
+        with warnings.catch_warnings(action="ignore"):  # tensorboard traces by a deprecated function
+            writers["training"].add_graph(network.eval(), images[None].to(setup.device))
+    return writers
+
+
+def log_epoch(writers, history, scheduler, label):
+    """Write an epoch's values to TensorBoard and print them in one line."""
+    texts = []
+    for kind, writer in writers.items():
+        for name, value in history[-1][kind].items():
+            writer.add_scalar(name, value, len(history))
+        texts.append(f"{kind} " + ", ".join(f"{name} {value:.4g}" for name, value in history[-1][kind].items()))
+    writers["training"].add_scalar("learning rate", scheduler.get_last_lr()[0], len(history))
+    print(label, *texts, f"{history[-1]['seconds']:.1f} s", sep="; ", flush=True)
+
+
+def resume(folder, network, optimizer, scheduler):
+    """Put the last saved state of a training, if there is one, into its parts; returns its history, else []."""
+    path = next((path for path in (folder / "state.pt", folder / "weights.pt") if path.exists()), None)
+    if path is None:
+        return []
+    state = load_checkpoint(path)
+    load_weights(network, state, path)
+    if "optimizer" in state:  # without it, the training was over
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+    print(f"{display_path(path)}: continuing after epoch {len(state['history'])}")
+    return state["history"]
+
+
+def fit_all(make_data, metrics, setup, on_epoch_end=None):
+    """Train all of setup.networks with all seeds; make_data(settings) returns a network's data sets.
+
+    Returns {name: [a Run per seed]}.
+    """
+    try:
+        return {name: [fit(name, make_data(settings), metrics, setup, seed, on_epoch_end) for seed in setup.seeds]
+                for name, settings in setup.networks.items()}
+    except KeyboardInterrupt as stop:
+        stop.add_note("the same command with --resume continues after the last finished epoch")
+        raise
 
 
 # =================================================== Checkpoints ====================================================
+
+def lock(folder):
+    """A lock that one process at a time can hold, freed when the process ends in whatever way."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return FileLock(Path(folder) / ".lock")
+
 
 def replace_file(path, content):
     """Write bytes to a file so that at every moment it holds either all of the old or all of the new.
@@ -416,10 +450,9 @@ def replace_file(path, content):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {shown(path)}: {error.strerror}") from None
+        raise UserError(f"cannot write {display_path(path)}: {error.strerror}") from None
     finally:
-        if temporary.exists():
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(path, state):
@@ -429,202 +462,135 @@ def save_checkpoint(path, state):
     replace_file(path, buffer.getvalue())
 
 
-def load_checkpoint(path, settings=None):
+def load_checkpoint(path):
     """Read what save_checkpoint has written: data only, no code from the file is ever run.
 
-    Raises UserError if the file is not such a checkpoint, or was saved under other settings than given.
+    Raises UserError if the file is not such a checkpoint.
     """
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {shown(path)}: {error.strerror}") from None
-    try:
         with warnings.catch_warnings(action="ignore"):
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        assert isinstance(state["settings"], dict) and isinstance(state["history"], list) and "weights" in state
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        assert isinstance(state["weights"], dict) and isinstance(state["history"], list)
+        return state
+    except OSError as error:
+        raise UserError(f"cannot read {display_path(path)}: {error.strerror}") from None
     except Exception:  # a damaged or hostile file can fail in any way
-        raise UserError(f"{shown(path)} is not a checkpoint of this project (damaged, or from elsewhere)") from None
-    for key, value in (settings or {}).items():
-        if state["settings"].get(key) != value:
-            raise UserError(f"{shown(path)} was saved under another {key} ({state['settings'].get(key)}, not {value}):"
-                            " go on with the same settings, or start anew without --resume")
-    return state
+        raise UserError(f"{display_path(path)} is not a checkpoint of this project (damaged, or from elsewhere)") from None
 
 
 def load_weights(network, state, path):
-    """Put a checkpoint's weights into a network; raises UserError if they are another network's."""
+    """Put a checkpoint's weights into a network; raises UserError if they are another network's or not finite."""
     try:
         network.load_state_dict(state["weights"])
     except Exception:
-        raise UserError(f"the weights in {shown(path)} do not fit the network {type(network).__name__}") from None
+        raise UserError(f"the weights in {display_path(path)} do not fit the network {type(network).__name__}") from None
+    if not all(values.isfinite().all() for values in network.state_dict().values()):
+        raise UserError(f"the weights in {display_path(path)} are not all finite numbers")
 
 
-# ============================================= Command line and results =============================================
+# ================================================ Results and figures ===============================================
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line."""
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe & Ito 2008: told apart by color-blind readers too
+MARKERS = ("o", "s", "^", "D")  # and in black and white
 
 
-def positive(kind):
-    """An argparse type: an int or float above zero."""
-    def convert(text):
-        value = kind(text)
-        if not (value > 0 and math.isfinite(value)):
-            raise argparse.ArgumentTypeError(f"{text} is not above zero")
-        return value
-    convert.__name__ = f"positive {kind.__name__}"
-    return convert
-
-
-def parser(doc, *groups, **defaults):
-    """The shared command line: `groups` out of "data", "device", "training"; `defaults` of a task."""
-    result = Parser(description=doc.split("\n\n")[0].replace("%", "%%"))
-    add = result.add_argument
-    if "data" in groups:
-        add("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or HERE / "data"),
-            help="where MNIST/raw and FashionMNIST/raw are, or are downloaded to (default: %(default)s)")
-        add("--log-dir", type=Path, default=HERE / "runs", help="TensorBoard logs (default: %(default)s)")
-    if "device" in groups:
-        add("--device", choices=("auto", "cpu", "cuda", "mps", "xpu"), default="auto",
-            help="auto (the default): the accelerator if there is one")
-        add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-            help="auto (the default): bf16 where the hardware computes it")
-    if "training" in groups:
-        own = "each network's own"
-        add("--epochs", type=positive(int), help="passes over the training images (default: %(default)s)")
-        add("--batch-size", type=positive(int), help=f"images in a step (default: {defaults.get('batch_size', own)})")
-        add("--lr", type=positive(float), help=f"peak learning rate (default: {defaults.get('lr', own)})")
-        add("--seed", type=int, nargs="+", default=[0], metavar="S", help="several: one run each (default: 0)")
-        add("--checkpoint-dir", type=Path, help="weights (default: checkpoints, or the log folder of a quick try)")
-        add("--limit", type=positive(int), metavar="N", help="quick try: train on the first N images")
-        add("--holdout", action="store_true",
-            help="train on 50,000 training images, validate on the last 10,000, never open the test set")
-        add("--resume", action="store_true", help="go on where a stopped run was")
-    add("--record", action="store_true", help="write the results into this file's trailing comments")
-    result.set_defaults(limit=None, holdout=False, resume=False, checkpoint_dir=None)
-    result.set_defaults(**defaults)
-    return result
-
-
-def start(args, *data):
-    """Settle device, precision and folders before the first computation; `data`: the data sets of the task.
-
-    Sets args.device, args.precision, args.run_dir, args.checkpoint_dir and args.figure_dir. Logs go to a
-    new folder. Quick tries (--limit, --holdout, unpublished data) keep everything in that folder.
-    Raises UserError for a device that is not there, and for --record on a quick try.
-    """
-    if "device" in args:
-        best = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-        args.device = best if args.device == "auto" else torch.device(args.device)
-        if args.device.type not in ("cpu", best.type):
-            raise UserError(f"no {args.device.type} device here: leave out --device, or give --device cpu")
-        if args.precision == "auto":
-            args.precision = "bf16" if has_bf16(args.device) else "fp32"
-        torch.backends.cudnn.deterministic = True
-    if "seed" in args and (len(set(args.seed)) < len(args.seed) or min(args.seed) < 0):
-        raise UserError("--seed takes different numbers from 0 on")
-    if "data_dir" in args:
-        for name in data:
-            load(name, True, args.data_dir)  # download or complain now, not in the middle of the task
-        quick = args.limit or args.holdout or not all(is_published(name, args.data_dir) for name in data)
-        if quick and args.record:
-            raise UserError("--record takes full runs on the published data only: leave out --limit and --holdout")
-        runs = args.log_dir / Path(sys.argv[0]).stem
-        earlier = sorted(runs.glob("quick-*" if quick else "[0-9]*"))
-        stamp = ("quick-" if quick else "") + datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-        args.run_dir = earlier[-1] if args.resume and earlier else runs / stamp
-        args.checkpoint_dir = args.checkpoint_dir or (args.run_dir if quick else HERE) / "checkpoints"
-        args.figure_dir = args.run_dir / "figures" if quick else HERE / "report" / "figures"
-        for folder in (args.run_dir, args.checkpoint_dir, args.figure_dir) if "epochs" in args else ():
-            folder.mkdir(parents=True, exist_ok=True)  # complain now, not after minutes of training
-            if not os.access(folder, os.W_OK):
-                raise UserError(f"cannot write to {shown(folder)}")
-    args.started = time.perf_counter()
-    return args
-
-
-def changed(args, **values):
-    """A copy of the options with some values changed."""
-    return argparse.Namespace(**{**vars(args), **values})
-
-
-def has_bf16(device):
-    """Whether a device has instructions for bfloat16, so that bf16 autocast is faster than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
-
-
-def mean_std(values, scale=1.0, digits=2):
-    """Mean and, of several seeds, standard deviation of final values as text, such as "99.21 ± 0.04"."""
-    values = scale * torch.tensor(values, dtype=torch.float64)
+def mean_std(values, digits=2):
+    """Mean and, for several values, standard deviation as text, such as "99.21 ± 0.04"."""
+    values = torch.tensor(values, dtype=torch.float64)
     text = f"{values.mean():.{digits}f}"
     return f"{text} ± {values.std():.{digits}f}" if len(values) > 1 else text
 
 
-def final(runs, key):
-    """The values of one metric after the last epoch, one of each run."""
-    return [run.history[-1][key] for run in runs]
+def final(runs, metric, kind="validation"):
+    """The values of one metric after the last epoch, one per run."""
+    return [run.history[-1][kind][metric] for run in runs]
 
 
 def minutes(runs):
-    """The time that training and validation of some runs took, resumed or not."""
+    """The time that training and validation of some runs took, interruptions not counted."""
     return sum(row["seconds"] for run in runs for row in run.history) / 60
 
 
-def save_figure(figure, path):
-    """Write a matplotlib figure and say so."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:], dpi=150, bbox_inches="tight")
-    replace_file(path, buffer.getvalue())
-    print(f"wrote {shown(path)}")
-
-
-def plot_curves(curves, label, path):
-    """Draw metrics against epochs: `curves` maps a legend entry to one list of values per seed.
-
-    Entries such as "improved, training" and "improved, validation" share a color, training is dotted.
-    """
+def make_figure(width, height, **options):
+    """A matplotlib figure, its size in inches as on the page, and its axes; options: as for `subplots`."""
+    import matplotlib
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4))
-    axes = figure.subplots()
-    colors = {}
-    for name, seeds in curves.items():
-        network, _, kind = name.rpartition(", ")
-        color = colors.setdefault(network, f"C{len(colors)}")
-        for values in seeds:
-            axes.plot(range(1, len(values) + 1), values, ":" if kind == "training" else ".-", color=color, alpha=0.8,
-                      label=name if values is seeds[0] else None)
-    axes.set(xlabel="epoch", ylabel=label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save_figure(figure, path)
+    matplotlib.rcParams.update({"font.size": 8, "axes.grid": True, "grid.alpha": 0.3, "image.cmap": "gray",
+                                "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(**options)
 
 
-def shown(path):
-    """A path as a user would type it: relative to the current folder where that is shorter."""
-    return min(str(path), os.path.relpath(path), key=len)
+def save_figure(setup, figure, name):
+    """Write a figure into the run's folder and, if the run publishes, into report/figures/."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=name.rpartition(".")[2], dpi=200)
+    store(setup, buffer.getvalue(), setup.folder / "figures" / name, ROOT / "report" / "figures" / name)
 
 
-def report(args, lines, runs=()):
-    """Print a task's results and, with --record, put them into the trailing comments of its file."""
-    spent = minutes(runs) or (time.perf_counter() - args.started) / 60
-    device = args.device.type if "device" in args else "cpu"
-    name = torch.cuda.get_device_name() if device == "cuda" else torch.cpu.get_capabilities().get("cpu_name")
-    lines = [*lines, f"({name}, {torch.get_num_threads()} threads, {getattr(args, 'precision', 'fp32')}, "
-                     f"torch {torch.__version__}, {spent:.1f} minutes)"]
+def plot_curves(setup, name, runs, metric, label, transform=lambda value: value, scale="linear"):
+    """Draw a metric after each epoch, training beside validation: the mean over the seeds and their range.
+
+    runs: {legend entry: [Run per seed]}; label: of the y axis; transform: of each value; scale: "linear" or "log".
+    """
+    figure, panels = make_figure(6.3, 2.8, ncols=2, sharex=True, sharey=True)
+    for axes, kind in zip(panels, ("training", "validation")):
+        for color, marker, (entry, seeds) in zip(COLORS, MARKERS, runs.items()):
+            values = torch.tensor([[transform(row[kind][metric]) for row in run.history] for run in seeds])
+            epochs = range(1, values.shape[1] + 1)
+            axes.plot(epochs, values.mean(dim=0), color=color, marker=marker, markersize=3, label=entry)
+            axes.fill_between(epochs, values.amin(dim=0), values.amax(dim=0), color=color, alpha=0.2, linewidth=0)
+        axes.set(title=kind, xlabel="epoch", yscale=scale)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    panels[0].set_ylabel(label)
+    panels[1].legend()
+    save_figure(setup, figure, name)
+
+
+def store(setup, content, path, published):
+    """Write bytes to a file of the run and, if the run publishes, to the published one; says where."""
+    replace_file(path, content)
+    if setup.publishes:
+        with lock(ROOT):
+            replace_file(published, content)
+    print(f"wrote {display_path(published if setup.publishes else path)}")
+
+
+def publish(setup, run, name):
+    """Copy a run's weights to where others look for them, checkpoints/NAME, and to --checkpoint-dir if given."""
+    folders = [ROOT / "checkpoints"] * setup.publishes + [setup.args.checkpoint_dir] * bool(setup.args.checkpoint_dir)
+    for folder in folders:
+        with lock(folder):
+            replace_file(folder / name, run.weights_file.read_bytes())
+        print(f"wrote {display_path(folder / name)}")
+    if not folders:
+        print(f"weights: {display_path(run.weights_file)} (not published: not the task's own settings, seeds or data)")
+
+
+def report(setup, lines, runs=None):
+    """Print a task's results and, with --record, put them into the trailing comments of its file.
+
+    runs: {name: [Run per seed]}, whose training takes the time that is printed.
+    """
+    spent = minutes(sum((runs or {}).values(), [])) or (time.perf_counter() - setup.started) / 60
+    lines = [*lines, f"({device_name(setup.device)}, {setup.precision}, torch {torch.__version__}, {spent:.1f} minutes)"]
     print("", *lines, "", sep="\n")
-    if args.record:
-        record(Path(sys.argv[0]), sys.argv[1:], lines)
-        print(f"recorded in {shown(sys.argv[0])}")
-    if "epochs" in args:
-        print(f"look at the curves: tensorboard --logdir {shown(args.log_dir)}")
+    if setup.args.record:
+        record(Path(sys.argv[0]).resolve(), sys.argv[1:], lines)
+        print(f"recorded in {display_path(sys.argv[0])}")
+    if runs:
+        print(f"look at the curves: tensorboard --logdir {shlex.quote(display_path(setup.folder))}")
+    if setup.folder:
+        replace_file(setup.folder / "results.txt", "\n".join(lines).encode())  # from now on, the run is finished
+
+
+def device_name(device):
+    """The hardware's name, and for a CPU the number of threads."""
+    if device.type in ("cuda", "xpu"):
+        return getattr(torch, device.type).get_device_name()
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads" if device.type == "cpu" else f"{device.type} on {name}"
 
 
 MARK = "\n\n# Results, each block printed by the command above it\n\n"
@@ -635,32 +601,198 @@ def record(script, arguments, lines):
 
     Options that do not change the result (folders, --resume, --record) are left out of the command.
     """
-    words = iter(arguments)
-    kept = []
+    words, kept = iter(arguments), []
     for word in words:
         if word.endswith("-dir"):
             next(words)
         elif word not in ("--record", "--resume") and "-dir=" not in word:
             kept.append(word)
-    lines = ["# " + line for line in [f"$ python {' '.join([os.path.relpath(script, HERE), *kept])}", *lines]]
-    source, _, results = script.read_text(encoding="utf-8").partition(MARK)
-    blocks = {block.split("\n")[0]: block for block in results.rstrip("\n").split("\n\n") if block}
-    blocks[lines[0]] = "\n".join(line.rstrip() for line in lines)
-    replace_file(script, (source.rstrip("\n") + "\n" + MARK + "\n\n".join(blocks.values()) + "\n").encode())
+    lines = ["# " + line for line in [shlex.join(["$", "python", script.relative_to(ROOT).as_posix(), *kept])
+                                      .replace("'$'", "$"), *lines]]
+    with lock(ROOT):  # two scripts may record at once
+        source, _, results = script.read_text(encoding="utf-8").partition(MARK)
+        blocks = {block.split("\n")[0]: block for block in results.rstrip("\n").split("\n\n") if block}
+        blocks[lines[0]] = "\n".join(line.rstrip() for line in lines)
+        replace_file(script, (source.rstrip("\n") + "\n" + MARK + "\n\n".join(blocks.values()) + "\n").encode())
 
 
-def run(main):
-    """Call a script's main; what a user can put right ends in one line, exit status 2, Ctrl-C in 130."""
+# =================================================== Command line ===================================================
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+def number(kind, low, high):
+    """An argparse type: an int or float from low to high; a float may not be low itself."""
+    def convert(text):
+        value = kind(text)
+        if not low <= value <= high or (kind is float and value == low):
+            raise argparse.ArgumentTypeError(f"{text} is not {'above' if kind is float else 'from'} {low} to {high}")
+        return value
+    convert.__name__ = kind.__name__
+    return convert
+
+
+def make_parser(doc, *groups):
+    """The shared command line: `groups` out of "data", "device", "training"; doc: the script's docstring."""
+    parser = Parser(description=doc.split("\n\n")[0].replace("%", "%%"), allow_abbrev=False)
+    add = parser.add_argument
+    if "data" in groups:
+        add("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or ROOT / "data"),
+            help="where MNIST/raw and FashionMNIST/raw are, or are downloaded to (default: %(default)s)")
+        add("--log-dir", type=Path, default=ROOT / "runs", help="where each run gets a folder (default: %(default)s)")
+    if "device" in groups:
+        add("--device", choices=("auto", "cpu", "cuda", "mps", "xpu"), default="auto",
+            help="auto (the default): the accelerator if there is one")
+        add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
+            help="auto (the default): bf16 where it is known to be faster")
+    if "training" in groups:
+        add("--epochs", type=number(int, 1, 999), help="passes over the training images (default: the task's)")
+        add("--batch-size", type=number(int, 1, 60_000), help="images per step (default: the task's)")
+        add("--lr", type=number(float, 0, 1000), help="peak learning rate (default: the task's)")
+        add("--seed", type=number(int, 0, 999_999), nargs="+", default=[0], metavar="S",
+            help="several: one run each, mean ± standard deviation at the end (default: 0)")
+        add("--checkpoint-dir", type=Path, help="put the weights into this folder too")
+        add("--limit", type=number(int, 1, 60_000), metavar="N", help="a quick run: train on the first N images")
+        add("--holdout", action="store_true",
+            help="train on the first 50,000 training images, validate on the last 10,000, never open the test set")
+        add("--resume", action="store_true", help="continue the newest interrupted run of these settings")
+    add("--record", action="store_true", help="write the results into this file's trailing comments")
+    return parser
+
+
+def setup(args, networks=None, data=None, own=True):
+    """Settle device, precision, settings and the run's folder before the first computation.
+
+    networks: {name: Settings}, as the task has them; the command line replaces some of their fields.
+    data: the data set that the task reads; own: whether the script's own options keep to what it publishes.
+    A run of the task's own settings on the published data, with --seed 0 or 0 1 2 and the default --log-dir,
+    publishes its weights and pictures; any other leaves published files alone.
+    Raises UserError for a device that is not there, seeds that repeat, and --record where a result would not count.
+    """
+    device, precision = choose_device(args)
+    seeds = getattr(args, "seed", [0])
+    if len(set(seeds)) < len(seeds):
+        raise UserError("--seed takes different numbers")
+    given = {key: getattr(args, key) for key in ("epochs", "batch_size", "lr", "limit", "holdout")
+             if getattr(args, key, None)}
+    changed = {name: replace(settings, **given) for name, settings in (networks or {}).items()}
+    published = data is None or is_published(data, args.data_dir)
+    if args.record and not (own and published and "limit" not in given and "holdout" not in given):
+        raise UserError("--record takes full runs on the published data only")
+    folder = held = None
+    if "log_dir" in args:
+        own = (own and published and changed == (networks or {}) and seeds in ([0], [0, 1, 2])
+               and args.log_dir == ROOT / "runs")
+        description = {"networks": {name: settings.as_dict() for name, settings in changed.items()}, "seeds": seeds,
+                       "device": device.type, "precision": precision, "threads": torch.get_num_threads(),
+                       "published data": published}
+        folder, held = run_folder(args.log_dir / Path(sys.argv[0]).stem, json.dumps(description, indent=1),
+                                  getattr(args, "resume", False))
+    return Setup(device, precision, seeds, changed, folder, own, args, time.perf_counter(), held)
+
+
+def choose_device(args):
+    """The device and the precision that the command line asks for; raises UserError if there is no such device."""
+    best = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    asked = getattr(args, "device", "cpu")
+    device = best if asked == "auto" else torch.device(asked)
+    if device.type not in ("cpu", best.type):
+        raise UserError(f"no {device.type} device here: leave out --device, or give --device cpu")
+    precision = getattr(args, "precision", "fp32")
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(device) else "fp32"
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 means fp32: no TF32 in convolutions
+    return device, precision
+
+
+def has_fast_bf16(device):
+    """Whether a device is known to multiply matrices faster in bfloat16 than in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "xpu":
+        return torch.xpu.is_bf16_supported()
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
+
+
+def run_folder(parent, description, resuming):
+    """The folder of a run and its lock: with --resume the newest unfinished one of this description, else a new one."""
+    if resuming:
+        for folder in sorted(parent.glob("[0-9]*"), reverse=True):
+            settings, results = folder / "settings.json", folder / "results.txt"
+            if settings.exists() and settings.read_text() == description and not results.exists():
+                with contextlib.suppress(Timeout):  # another process is at work there
+                    held = lock(folder)
+                    held.acquire(blocking=False)
+                    print(f"continuing {display_path(folder)}")
+                    return folder, held
+        print("no interrupted run of these settings: starting from the beginning")
+    stamp = f"{datetime.now():%Y%m%d-%H%M%S}"
+    for suffix in ("", *(f"-{count}" for count in range(2, 100))):  # several may start in the same second
+        with contextlib.suppress(FileExistsError):
+            folder = parent / (stamp + suffix)
+            folder.mkdir(parents=True)
+            held = lock(folder)
+            held.acquire()
+            replace_file(folder / "settings.json", description.encode())
+            return folder, held
+
+
+def display_path(path):
+    """A path as a user would type it: relative to the current folder where that is shorter."""
+    try:
+        return min(str(path), os.path.relpath(path), key=len)
+    except ValueError:  # another drive, on Windows
+        return str(path)
+
+
+def speed_up():
+    """Make CPU training faster without changing more than denormal numbers: call before the first computation.
+
+    Adam's second moments of weights that hardly ever get a gradient decay into denormal numbers, on which a CPU is
+    slow. glibc returns freed blocks to the system and fetches them anew page by page: keeping those up to 32 MB, the
+    most it allows, takes 13 to 25 % off a training step of 3.1 a.
+    """
+    torch.set_flush_denormal(True)
+    if platform.libc_ver()[0] == "glibc":
+        for option, value in ((-3, 2 ** 25), (-1, 2 ** 31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+            ctypes.CDLL(None).mallopt(option, value)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM."""
+
+
+def terminate(number, frame):
+    raise Terminated
+
+
+def thread_failed(error):
+    """Keep silent about TensorBoard's writer thread on a full disk: its error comes again in flush()."""
+    if not issubclass(error.exc_type, OSError):
+        threading.__excepthook__(error)
+
+
+def run_script(main):
+    """Call a script's main; a user's mistake ends in one line and exit status 2, Ctrl-C in 130, SIGTERM in 143."""
     sys.stdout.reconfigure(errors="replace")  # a console without "π" is no reason to stop
-    threading.excepthook = lambda error: None  # TensorBoard's writer thread: its error comes again in flush()
+    threading.excepthook = thread_failed
+    signal.signal(signal.SIGTERM, terminate)
+    speed_up()
     try:
         main()
     except UserError as error:
         message, status = str(error), 2
     except OSError as error:  # full disk, folder not writable, …
         message, status = f"{error.strerror or error}" + f": {error.filename}" * bool(error.filename), 2
-    except KeyboardInterrupt:
-        message, status = "stopped; training goes on after its last finished epoch with --resume", 130
+    except KeyboardInterrupt as stop:
+        message = "; ".join(["interrupted", *getattr(stop, "__notes__", [])])
+        status = 143 if isinstance(stop, Terminated) else 130
     else:
         return
     print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)

@@ -1,11 +1,11 @@
 """3.1 b) The model summary, and the output shape of a valid convolution with stride 2 and kernel size 3.
 
 Shape. The kernel's left edge can stand at 0, 2, 4, … as long as its right edge, 2 pixels further, is inside:
-2 i + 2 <= T - 1, hence i = 0 … floor((T - 3) / 2), which makes floor((T - 3) / 2) + 1 positions a side.
+2 i + 2 <= T - 1, hence i = 0 … floor((T - 3) / 2): floor((T - 3) / 2) + 1 positions along each side.
 
-So [B, T, T, C] becomes [B, T', T', F] with T' = floor((T - 3) / 2) + 1 and F the number of filters, whatever
-C is. The sheet writes the channels last (NHWC, as TensorFlow does); PyTorch's Conv2d wants them second
-(NCHW): there [B, C, T, T] becomes [B, F, T', T'].
+So [B, T, T, C] becomes [B, T', T', F] with T' = floor((T - 3) / 2) + 1 and F the number of filters, whatever C is.
+The sheet writes the channels last (NHWC, as TensorFlow does); PyTorch's Conv2d expects them second (NCHW):
+there [B, C, T, T] becomes [B, F, T', T'].
 """
 
 import contextlib
@@ -17,17 +17,6 @@ from torchsummary import summary
 
 import common
 from common import ConvNet
-
-
-def layers(network, images):
-    """(name, type, output shape) of each layer in the order of computation; images: [B, 1, 28, 28]."""
-    rows = []
-    for name, module in network.named_modules():
-        if not list(module.children()):
-            module.register_forward_hook(lambda module, inputs, output, name=name:
-                                         rows.append((name, type(module).__name__, list(output.shape))))
-    network(images)
-    return rows
 
 
 def valid_output_size(size):
@@ -47,21 +36,18 @@ def check_formula():
 
 
 def main():
-    args = common.start(common.parser(__doc__).parse_args())
+    setup = common.setup(common.make_parser(__doc__).parse_args())
     table = io.StringIO()
     with contextlib.redirect_stdout(table):
         summary(ConvNet(), (1, 28, 28), device="cpu")  # its default, "cuda", fails elsewhere
     check_formula()
-    common.report(args, [
+    common.report(setup, [
         *table.getvalue().strip().splitlines(), "",
-        f"{'name':<14}{'type':<10}output shape",
-        *(f"{name:<14}{kind:<10}{shape}" for name, kind, shape in layers(ConvNet(), torch.zeros(1, 1, 28, 28))), "",
-        "[B, T, T, C] -> [B, T', T', F], T' = floor((T - 3) / 2) + 1: checked against Conv2d for T = 3 … 64",
-    ])
+        "[B, T, T, C] -> [B, T', T', F], T' = floor((T - 3) / 2) + 1: checked against Conv2d for T = 3 … 64"])
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run_script(main)
 
 
 # Results, each block printed by the command above it

@@ -3,17 +3,10 @@
     python task_3_1_d.py                    the ten images of the sheet
     python task_3_1_d.py photo.jpg *.png    any others
 
-Bag for images 0 and 1 (probability 0.9235 and 0.8845), Dress for images 2 to 9 (0.5791 for image 2, then 0.7526 or
-more). Trained with label smoothing of 0.1, the network aims at about nine tenths for an image that it is sure of.
-
-The ten images are a morph: image i is (1 - i/9) A + (i/9) B, rounded, of two Fashion-MNIST training images,
-A = number 20332, a bag, and B = number 31752, a dress. So the labels tell where between bag and dress the
-decision flips: between one and two ninths of dress. Images 1 to 8 belong to no class, and the network has never
-learnt to say so: in the middle of the morph it is nearly as sure of a dress as at its end.
+ANSWER
 """
 
 import io
-import sys
 import warnings
 from pathlib import Path
 
@@ -22,8 +15,8 @@ import torch
 import common
 from common import FASHION_CLASSES, ConvNet, FashionNet, UserError
 
-CHECKPOINT = common.HERE / "checkpoints" / "task_3_1_c.pt"
-SAMPLES = [common.HERE / "sample_images" / f"img{i:02}.png" for i in range(10)]
+CHECKPOINT = common.ROOT / "checkpoints" / "task_3_1_c.pt"
+SAMPLES = [common.ROOT / "sample_images" / f"img{i:02}.png" for i in range(10)]
 BAG, DRESS = 20332, 31752  # numbers of the two training images
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # some others run a program to be read
 PLOTTED = 30  # images in the picture
@@ -41,12 +34,17 @@ def make_samples(data_dir):
         raise UserError("the sheet's ten images are made from the published Fashion-MNIST, which is not in "
                         f"{data_dir} and could not be downloaded: put its files into {data_dir}/FashionMNIST/raw, "
                         "or give image files of your own")
-    bag, dress = images[BAG, 0].double(), images[DRESS, 0].double()
-    for i, path in enumerate(SAMPLES):
-        morph = ((1 - i / 9) * bag + i / 9 * dress).round().byte()
+    for path, morph in zip(SAMPLES, morph_images(images[BAG], images[DRESS], 10)):
         buffer = io.BytesIO()
-        Image.fromarray(morph.numpy()).save(buffer, "PNG")
-        common.replace_file(path, buffer.getvalue())
+        Image.fromarray(morph[0].numpy()).save(buffer, "PNG")
+        with common.lock(path.parent):
+            common.replace_file(path, buffer.getvalue())
+
+
+def morph_images(first, last, count):
+    """`count` images uint8 [count, 1, 28, 28] on the line from one to another, both uint8 [1, 28, 28], rounded."""
+    weights = torch.linspace(0, 1, count, dtype=torch.float64).reshape(-1, 1, 1, 1)
+    return ((1 - weights) * first + weights * last).round().byte()
 
 
 def read_image(path, invert=False):
@@ -62,8 +60,8 @@ def read_image(path, invert=False):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = ImageOps.exif_transpose(Image.open(path, formats=FORMATS))
             found = f"{image.width}x{image.height} {image.mode}"
-            if image.mode.startswith(("I", "F")):  # 16 bits a pixel: convert() would cut off at 255
-                image = image.convert("I").point(lambda value: value / 257).convert("L")
+            if image.mode.startswith(("I", "F")):  # 16 bits or floats: convert() would cut off at 255
+                image = grey_levels(image)
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
             image = image.convert("L")
@@ -77,87 +75,117 @@ def read_image(path, invert=False):
     return pixels, "" if found == "28x28 L" else f"converted from {found}"
 
 
+def grey_levels(image):
+    """An image of integers (0 … 65535) or floats (0 … 1, or 0 … 255 if any is above 1) in 256 grey levels."""
+    from PIL import Image
+
+    floats = image.mode == "F"
+    values = torch.frombuffer(bytearray(image.convert("F").tobytes()), dtype=torch.float32)
+    assert values.isfinite().all(), "not all its values are finite"
+    top = (1 if values.max() <= 1 else 255) if floats else 65535
+    levels = (values / top * 255).round().clamp(0, 255).byte()
+    return Image.frombytes("L", image.size, levels.numpy().tobytes())
+
+
 def load_classifier(checkpoint):
     """The classifier in a checkpoint of 3.1 a or c, in eval mode; raises UserError if it holds none."""
     state = common.load_checkpoint(checkpoint)
-    kind = {"ConvNet": ConvNet, "FashionNet": FashionNet}.get(state["settings"].get("network"))
-    if kind is None:
-        raise UserError(f"{common.shown(checkpoint)} holds no classifier but a {state['settings'].get('network')}")
-    network = kind()
+    settings = state.get("settings")
+    name = settings.get("network") if isinstance(settings, dict) else None
+    if name not in ("ConvNet", "FashionNet"):
+        raise UserError(f"{common.display_path(checkpoint)} holds no classifier, but {str(name)[:40]!r}")
+    network = {"ConvNet": ConvNet, "FashionNet": FashionNet}[name]()
     common.load_weights(network, state, checkpoint)
     return network.eval()
 
 
 @torch.inference_mode()
-def predict(images, checkpoint=CHECKPOINT):
-    """Class probabilities [N, 10], float32, of images, uint8 [N, 1, 28, 28], by the network in a checkpoint.
+def predict(images, network):
+    """Class probabilities [N, 10], float32, of images, uint8 [N, 1, 28, 28].
 
-    Softmax is over the classes, dim=1: over dim=0, as in the template, one image always gets 1.0 everywhere.
-    Raises UserError if the checkpoint cannot be read or holds no classifier.
+    Softmax is over the classes, dim=1: over dim=0, as in the template, a single image always gets 1.0 everywhere.
     """
-    network = load_classifier(checkpoint)
-    logits = [network(batch.float() / 255) for batch in images.split(500)]
-    return torch.cat(logits).softmax(dim=1)
+    return torch.cat([network(batch.float() / 255) for batch in images.split(500)]).softmax(dim=1)
 
 
-def plot_predictions(names, images, probabilities, path):
+def plot_morph(setup, images, network, name):
+    """Draw the probabilities along the line from the first image to the last; returns where the label flips.
+
+    The place is a share of the way, 0 … 1, or None if the label does not change from bag to dress exactly once.
+    """
+    steps = torch.linspace(0, 1, 1001)
+    probabilities = predict(morph_images(images[0], images[-1], len(steps)), network)
+    figure, (curves, thumbnails) = common.make_figure(6.3, 3.2, nrows=2, height_ratios=(3, 1), sharex=True)
+    for color, style, label in zip(common.COLORS, ("-", "--"), (FASHION_CLASSES.index("Bag"), FASHION_CLASSES.index("Dress"))):
+        curves.plot(steps, 100 * probabilities[:, label], style, color=color, label=FASHION_CLASSES[label])
+    curves.plot(steps, 100 * (1 - probabilities[:, 8] - probabilities[:, 3]), ":", color="black", label="all others")
+    curves.set(ylabel="predicted probability in %", ylim=(0, 100))
+    curves.legend()
+    for number, image in enumerate(images):
+        thumbnails.imshow(image[0], extent=(number / 9 - 0.05, number / 9 + 0.05, 0, 1), vmin=0, vmax=255)
+    thumbnails.set(xlim=(-0.06, 1.06), ylim=(0, 1), yticks=[], aspect="auto",
+                   xlabel="share of the dress; the ten images are at 0/9, 1/9, … 9/9")
+    thumbnails.grid(False)
+    common.save_figure(setup, figure, name)
+    labels = probabilities.argmax(dim=1)
+    changes = (labels[1:] != labels[:-1]).nonzero().flatten()
+    return float(steps[changes[0] + 1]) if len(changes) == 1 else None
+
+
+def plot_predictions(setup, names, images, probabilities, name):
     """Draw the images, each over its class probabilities."""
-    from matplotlib.figure import Figure
-
-    columns = min(len(images), 10)
+    columns = min(len(images), 5)
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.5 * columns + 1, 3.4 * rows), layout="constrained")
-    axes = figure.subplots(2 * rows, columns, squeeze=False, sharey="row")
+    figure, axes = common.make_figure(1.3 * columns + 1, 2.6 * rows, nrows=2 * rows, ncols=columns, squeeze=False,
+                                      sharey="row")
     for number in range(rows * columns):
         top, bottom = axes[number // columns * 2: number // columns * 2 + 2, number % columns]
         top.axis("off")
         if number >= len(images):
             bottom.axis("off")
             continue
-        top.imshow(images[number, 0], cmap="gray", vmin=0, vmax=255)
-        top.set_title(names[number][-16:], fontsize=8)
-        bottom.barh(FASHION_CLASSES, 100 * probabilities[number])
+        top.imshow(images[number, 0], vmin=0, vmax=255)
+        top.set_title(names[number][-16:])
+        bottom.barh(FASHION_CLASSES, 100 * probabilities[number], color=common.COLORS[0])
         bottom.set(xlim=(0, 100), ylim=(9.6, -0.6), xlabel="%")
-    common.save_figure(figure, path)
-
-
-def table(rows):
-    """Rows of texts as lines: tabs between the columns, and on a terminal blanks that align them."""
-    if not sys.stdout.isatty():
-        return ["\t".join(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["\t".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
+    common.save_figure(setup, figure, name)
 
 
 def main():
-    parser = common.parser(__doc__, "data")
+    parser = common.make_parser(__doc__, "data")
     parser.add_argument("images", nargs="*", type=Path, help="image files; without: the sheet's ten")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="the trained classifier")
     parser.add_argument("--invert", action="store_true", help="for dark clothes photographed on white")
-    args = common.start(parser.parse_args())
-    paths = args.images or SAMPLES
+    args = parser.parse_args()
+    own = not args.images and args.checkpoint == CHECKPOINT and not args.invert
     if args.images and args.record:
         raise UserError("--record takes the sheet's ten images only")
+    paths = args.images or SAMPLES
     if not args.images and not all(path.exists() for path in SAMPLES):
         make_samples(args.data_dir)
 
     from tqdm import tqdm
     images, notes = zip(*(read_image(path, args.invert) for path in tqdm(paths, leave=False, disable=None)))
-    images = torch.stack(images)
-    probabilities = predict(images, args.checkpoint)
+    images, network = torch.stack(images), load_classifier(args.checkpoint)
+    probabilities = predict(images, network)
+    setup = common.setup(args, own=own)
 
     names = ["".join(c if c.isprintable() else "?" for c in path.name) for path in paths]
-    rows = [("file", "label", "probability", "runner-up", "probability", "note")]
+    lines = ["\t".join(("file", "label", "probability", "runner-up", "probability", "note"))]
     for name, note, values, classes in zip(names, notes, *(t.tolist() for t in probabilities.topk(2))):
         first, second = (FASHION_CLASSES[index] for index in classes)
-        rows.append((name, first, f"{values[0]:.4f}", second, f"{values[1]:.4f}", note))
-    common.report(args, table(rows))
-    folder = args.run_dir / "figures" if args.images else args.figure_dir
-    plot_predictions(names[:PLOTTED], images[:PLOTTED], probabilities[:PLOTTED], folder / "task_3_1_d.png")
+        lines.append("\t".join((name, first, f"{values[0]:.4f}", second, f"{values[1]:.4f}", note)))
+    if args.images:
+        plot_predictions(setup, names[:PLOTTED], images[:PLOTTED], probabilities[:PLOTTED], "task_3_1_d.png")
+    else:
+        flip = plot_morph(setup, images, network, "task_3_1_d.png")
+        lines.append("the label changes more than once" if flip is None else
+                     f"the label flips where the share of the dress is {flip:.3f}")
+    common.report(setup, lines)
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run_script(main)
 
 
 # Results, each block printed by the command above it

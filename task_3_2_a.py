@@ -1,7 +1,7 @@
 """3.2 a) A data flow of (noisy, clean) Fashion-MNIST pairs, shown as a grid of 80 pairs.
 
-The noise is uniform on (0, 1), drawn for each pixel by itself, and added without clamping: a noisy image lies
-in [0, 2), and its noise has mean 0.5 and variance 1/12. The mean is part of what a denoiser has to take away.
+The noise is uniform on (0, 1), drawn independently per pixel, and added without clamping: a noisy image lies in [0, 2),
+its noise has mean 0.5 and variance 1/12. The mean is part of what a denoiser has to remove.
 """
 
 import torch
@@ -15,9 +15,9 @@ FIRST, LAST, PAIRS = 100, 200, 80  # as in the template: 80 samples out of these
 class NoisyFashionMNIST(Dataset):
     """(noisy, clean) pairs, float32 [1, 28, 28] each: clean in [0, 1], noisy = clean + noise in [0, 2).
 
-    images: uint8 [N, 1, 28, 28]; the noise is uniform on (0, amplitude). It is fresh at every access, from
-    torch's random numbers, so that training never sees a noisy image twice; with `noise_seed` it is one fixed
-    draw for each index, so that a validation loss differs between epochs and networks by the network alone.
+    images: uint8 [N, 1, 28, 28]; the noise is uniform on (0, amplitude). It is fresh at every access, from torch's
+    random numbers, so training never sees a noisy image twice. With `noise_seed` it is one fixed draw per index, so
+    that validation losses of different epochs and networks differ by the network alone.
     """
 
     def __init__(self, images, noise_seed=None, amplitude=1.0):
@@ -39,41 +39,41 @@ class NoisyFashionMNIST(Dataset):
         return clean + self.amplitude * noise, clean
 
 
-def plot_pairs(noisy, clean, titles, path):
+def plot_pairs(setup, noisy, clean, titles, name):
     """Draw pairs, 8 in a row, noisy beside clean; both [N, 1, 28, 28], N a multiple of 8."""
-    from matplotlib.figure import Figure
-
     rows = len(noisy) // 8
-    figure = Figure(figsize=(13, 0.95 * rows + 0.5), layout="constrained")
-    for axis, pair, title in zip(figure.subplots(rows, 8, squeeze=False).flat, zip(noisy / 2, clean), titles):
-        axis.imshow(torch.cat(pair, dim=2)[0], cmap="gray", vmin=0, vmax=1)
-        axis.set_title(title, fontsize=7, pad=2)
+    figure, axes = common.make_figure(12, 0.92 * rows + 0.4, nrows=rows, ncols=8, squeeze=False)
+    for axis, pair, title in zip(axes.flat, zip(noisy / 2, clean), titles):
+        axis.imshow(torch.cat(pair, dim=2)[0], vmin=0, vmax=1)
+        axis.set_title(title, fontsize=8, pad=2)
         axis.axis("off")
-    figure.suptitle("Fashion-MNIST, number and class: noisy, black to white = 0 to 2 | clean, 0 to 1")
-    common.save_figure(figure, path)
+    figure.suptitle("Fashion-MNIST training images, number and class: noisy (black to white = 0 to 2) | clean (0 to 1)")
+    common.save_figure(setup, figure, name)
 
 
 def main():
-    parser = common.parser(__doc__, "data")
-    parser.add_argument("--seed", type=int, nargs=1, default=[0], metavar="S", help="which images, which noise")
-    args = common.start(parser.parse_args(), "FashionMNIST")
+    parser = common.make_parser(__doc__, "data")
+    parser.add_argument("--seed", type=common.number(int, 0, 999_999), nargs=1, default=[0], metavar="S",
+                        help="which images, which noise (default: 0)")
+    args = parser.parse_args()
     images, labels = common.load("FashionMNIST", True, args.data_dir)
+    setup = common.setup(args, data="FashionMNIST", own=args.seed == [0])
     torch.manual_seed(args.seed[0])
     indices = (FIRST + torch.randperm(LAST - FIRST)[:PAIRS]).tolist()
     dataset = NoisyFashionMNIST(images)
     noisy, clean = dataset.__getitems__(indices)
     titles = [f"{index}: {common.FASHION_CLASSES[labels[index]]}" for index in indices]
-    plot_pairs(noisy, clean, titles, args.figure_dir / "task_3_2_a.jpg")
+    plot_pairs(setup, noisy, clean, titles, "task_3_2_a.jpg")
     noise = noisy - clean
-    common.report(args, [
+    common.report(setup, [
         f"{len(dataset)} pairs, each image {list(noisy[0].shape)} {noisy.dtype}",
         f"clean in [{clean.min():.3f}, {clean.max():.3f}], noisy in [{noisy.min():.3f}, {noisy.max():.3f}]",
-        f"noise: mean {noise.mean():.4f} (1/2), variance {noise.var():.4f} (1/12 = 0.0833)",
+        f"noise of the 80 pairs: mean {noise.mean():.4f} (1/2), variance {noise.var():.4f} (1/12 = 0.0833)",
     ])
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run_script(main)
 
 
 # Results, each block printed by the command above it

@@ -1,29 +1,7 @@
-"""3.2 c) The same denoiser with a skip connection, X + network(X): better or worse, and why?
+"""3.2 c) The same denoiser with a skip connection, X + π(X): better or worse, and why?
 
-Worse: a validation MAE of 0.0956 ± 0.0043 against 0.0502 ± 0.0002 without it (three seeds, the same for both; the
-10,000 test images, after the last epoch), and worse after every epoch, the first ones included.
-
-Why. Without the skip connection the network puts out the clean image, which is smooth: the bottleneck can leave out
-what it has no room for, and the noise is left out first. With it, the network puts out minus the noise: 784
-independent numbers for each image, of which none can be guessed from the others, through a bottleneck of
-7 x 7 x 16 = 784 numbers that is to forget the garment as well. What does not get through stays in the output. The
-experiment: regressed on the noise, the error of the output has a slope of 0.196 ± 0.013 (0.076 ± 0.001 without).
-If the network took away the noise by a projection, that slope would be the share of its energy that is left, and
-this share of 1/12 is nearly the whole MSE of 0.01648: what is wrong with the output is mostly noise.
-
-More room helps it: with 32 channels instead of 16, 0.0720 against 0.0483, after 0.1182 against 0.0537 (5 epochs, one
-seed, as all that follows). Less noise helps it more (`--sweep`): below an amplitude of about 0.16 the skip connection
-wins, 0.0189 against 0.0229 at 0.1. There is little to undo then, and the identity carries the fine detail that
-the bottleneck loses. A path at full resolution (`--network unet`) nearly closes the gap: noise can be computed
-where it is, 0.061 of it is left instead of 0.060 without the skip connection, and the MAE is 0.0384 against 0.0362
-after 3 epochs. It is still not better; that network has skip connections of its own, inside.
-
-So the possible benefits are: the network starts from its input instead of from nothing, what is good already passes
-unharmed, details that the bottleneck cannot hold survive, gradients have a short way, and only the difference has to
-be learnt. They come true where the difference is small or easy to compute; here it is large and random.
+ANSWER
 """
-
-from functools import partial
 
 import torch
 from torch import nn
@@ -31,129 +9,58 @@ from torch import nn
 import common
 import task_3_2_b
 from common import EncoderDecoder
-from task_3_2_b import NETWORKS, scores, score_line, train
-
-AMPLITUDES = (0.1, 0.2, 0.3, 0.4, 0.6, 1.0)  # of the sweep; the sheet's noise is the last
-CHANNELS = (32,)  # of a wider network; the sheet's has 16
+from task_3_2_b import VALIDATION_NOISE, NoisyFashionMNIST
 
 
-class Skip(nn.Module):
-    """The skip connection of equation (3) around any network: X -> X + network(X)."""
+class SkipConnection(nn.Module):
+    """Equation (3) around any network: X -> X + network(X); options: the network's."""
 
-    def __init__(self, network):
+    def __init__(self, network=EncoderDecoder, **options):
         super().__init__()
-        self.network = network
+        self.network = network(**options)
 
     def forward(self, images):
         return images + self.network(images)
 
 
-def noise_left(outputs, noisy, clean):
-    """The share of the noise that is still in the output: the slope of its error against the noise.
-
-    All three [N, 1, H, W]; 1 for the noisy image itself, 0 for a perfect output or one that ignores the noise.
-    """
-    noise = (noisy - clean) - (noisy - clean).mean()
-    return float(((outputs - clean) * noise).sum() / noise.square().sum())
-
-
-def compare(name, make_network, args, seed, amplitude=1.0):
-    """Train a network without and with the skip connection.
-
-    Returns for both (Run, outputs [N, 1, H, W]), and the validation set's (noisy, clean) images.
-    """
-    pair = []
-    for suffix, make in (("_plain", make_network), ("", lambda: Skip(make_network()))):
-        run, validation_set = train(name + suffix, make, args, seed, amplitude)
-        pair.append((run, common.infer(run.network, validation_set, args)[0]))
-    return pair, validation_set.__getitems__(range(len(validation_set)))
-
-
-def crossing(amplitudes, plain, skip):
-    """The amplitude at which two curves of MAE cross, by linear interpolation; None if they do not."""
-    gaps = [with_skip - without for without, with_skip in zip(plain, skip)]
-    for (low, below), (high, above) in zip(zip(amplitudes, gaps), zip(amplitudes[1:], gaps[1:])):
-        if below < 0 <= above:
-            return low + (high - low) * below / (below - above)
-
-
-def sweep(args):
-    """Compare at several noise amplitudes and at several widths of the bottleneck."""
-    args = common.changed(args, checkpoint_dir=args.checkpoint_dir / "sweep")
-    name = task_3_2_b.variant("task_3_2_c", args)
-    settings = [(f"amplitude {amplitude}", NETWORKS[args.network], amplitude) for amplitude in AMPLITUDES]
-    if args.network == "listed":
-        settings += [(f"{channels} channels", partial(EncoderDecoder, channels), 1.0) for channels in CHANNELS]
-    lines, maes, all_runs = [], [], []
-    for label, make_network, amplitude in settings:
-        rows = []
-        for seed in args.seed:
-            pair, (noisy, clean) = compare(f"{name}_{label.replace(' ', '_')}", make_network, args, seed, amplitude)
-            rows.append([value for run, outputs in pair for value in (
-                float(common.mean_absolute_error(outputs, clean)), noise_left(outputs, noisy, clean))])
-            all_runs += [run for run, _ in pair]
-        maes.append(torch.tensor(rows).mean(dim=0)[::2].tolist())
-        lines.append(f"{label:<16}" + "".join(f"{common.mean_std(values, digits=4):>18}" for values in zip(*rows)))
-
-    plain, skip = zip(*maes[:len(AMPLITUDES)])
-    plot_sweep(plain, skip, args.figure_dir / f"{name}_sweep.png")
-    meeting = crossing(AMPLITUDES, plain, skip)
-    common.report(args, [
-        f"{args.epochs} epochs, {args.network} network, {args.loss} loss, noise uniform on (0, amplitude)",
-        f"{'':<16}{'MAE of π':>18}{'noise left in π':>18}{'MAE of π′':>18}{'noise left in π′':>18}", *lines,
-        "the curves do not cross" if meeting is None else
-        f"the skip connection helps below the amplitude {meeting:.2f}"], all_runs)
-
-
-def plot_sweep(plain, skip, path):
-    """Draw both networks' MAE against the noise amplitude."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4))
-    axes = figure.subplots()
-    axes.plot(AMPLITUDES, plain, ".-", label="π(X)")
-    axes.plot(AMPLITUDES, skip, ".-", label="X + π(X)")
-    axes.set(xlabel="noise amplitude", ylabel="validation MAE")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    common.save_figure(figure, path)
+NETWORKS = {"without_skip": task_3_2_b.SETTINGS,
+            "with_skip": common.replace(task_3_2_b.SETTINGS, network=SkipConnection)}
+LABELS = {"without_skip": "without skip, π(X)", "with_skip": "with skip, X + π(X)"}
 
 
 def main():
-    parser = task_3_2_b.parser(__doc__)
-    parser.add_argument("--sweep", action="store_true", help="compare at several amplitudes and widths")
-    args = common.start(parser.parse_args(), "FashionMNIST")
-    if args.sweep:
-        return sweep(args)
+    args = common.make_parser(__doc__, "data", "device", "training").parse_args()
+    setup = common.setup(args, NETWORKS, "FashionMNIST")
+    (training_images, _), (validation_images, _) = common.load_split("FashionMNIST", args)
+    runs = {LABELS[name]: seeds for name, seeds
+            in task_3_2_b.train_denoisers(setup, training_images, validation_images).items()}
+    without, with_skip = runs.values()
 
-    name = task_3_2_b.variant("task_3_2_c", args)
-    pairs = []
-    for seed in args.seed:
-        pair, (noisy, clean) = compare(name, NETWORKS[args.network], args, seed)
-        pairs.append(pair)
-    legend = ("without skip, π(X)", "with skip, X + π(X)")
-    by_network = list(zip(*pairs))  # [2][seeds] of (Run, outputs)
-    curves = {label: [[row["validation MAE"] for row in run.history] for run, _ in entries]
-              for label, entries in zip(legend, by_network)}
-    common.plot_curves(curves, "validation MAE", args.figure_dir / f"{name}.png")
+    noisy, clean = NoisyFashionMNIST(validation_images, VALIDATION_NOISE).__getitems__(range(len(validation_images)))
+    common.plot_curves(setup, "task_3_2_c.png", runs, "MAE", "MAE")
+    errors = [seeds[0].outputs - clean for seeds in runs.values()]
+    titles, picks = task_3_2_b.spread_of(errors[1].abs().mean(dim=(1, 2, 3)))
+    task_3_2_b.plot_images(setup, "task_3_2_c_images.png", titles, {
+        "X": (noisy[picks], 0, 2),
+        "π(X)": (without[0].outputs[picks], 0, 1), "X + π(X)": (with_skip[0].outputs[picks], 0, 1),
+        "clean": (clean[picks], 0, 1),
+        "error of π(X)": (errors[0][picks], -0.5, 0.5), "error of X + π(X)": (errors[1][picks], -0.5, 0.5)})
+    common.publish(setup, with_skip[0], "task_3_2_c.pt")
 
-    epochs = [epoch for epoch in (1, 2, 3, 5, 10, 20) if epoch <= args.epochs]
-    lines = [f"validation on {len(clean)} images after epoch {args.epochs}, {args.network} network, {args.loss} loss",
-             task_3_2_b.HEADER]
-    for label, entries in zip(legend, by_network):
-        lines.append(score_line(label, [scores(outputs, clean) for _, outputs in entries]))
-    for label, entries in zip(legend, by_network):
-        left = [noise_left(outputs, noisy, clean) for _, outputs in entries]
-        lines.append(f"{label}: share of the noise left in the output {common.mean_std(left, digits=3)}")
-    lines.append(f"{'MAE after epoch':<24}" + "".join(f"{epoch:>20}" for epoch in epochs))
-    for label, seeds in curves.items():
-        lines.append(f"{label:<24}" + "".join(
-            f"{common.mean_std([values[epoch - 1] for values in seeds], digits=4):>20}" for epoch in epochs))
-    common.report(args, lines, [run for pair in pairs for run, _ in pair])
+    epochs = [epoch for epoch in (1, 2, 5, 10, 20) if epoch <= len(without[0].history)]
+    lines = [f"{'validation MAE after epoch':<28}" + "".join(f"{epoch:>18}" for epoch in epochs)]
+    for label, seeds in runs.items():
+        lines.append(f"{label:<28}" + "".join(f"{common.mean_std(values, 4):>18}" for values in (
+            [run.history[epoch - 1]["validation"]["MAE"] for run in seeds] for epoch in epochs)))
+    gaps = [b - a for a, b in zip(common.final(without, "MAE"), common.final(with_skip, "MAE"))]
+    common.report(setup, [
+        f"validation on {len(clean)} images after epoch {epochs[-1]}",
+        *task_3_2_b.score_table({label: [run.outputs for run in seeds] for label, seeds in runs.items()}, clean),
+        *lines, f"the skip connection changes the MAE by {common.mean_std(gaps, 4)} (paired over the seeds)"], runs)
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run_script(main)
 
 
 # Results, each block printed by the command above it
