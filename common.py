@@ -232,7 +232,7 @@ class Settings:
     options: dict = field(default_factory=dict)  # the network's keyword arguments
     optimizer: Callable = torch.optim.AdamW
     weight_decay: float = 0.0
-    momentum: float = 0.9  # AdamW's first beta; constant, although OneCycleLR would cycle it too by default
+    momentum: tuple = (0.95, 0.85)  # the optimizer's first beta at the ends and at the peak of the one-cycle schedule
     schedule: str = "one-cycle"  # or "constant"
     warm_up: float = 0.3  # the share of the steps in which a one-cycle schedule raises the learning rate
     augment: Callable | None = None  # changes a batch of training images at random
@@ -297,14 +297,15 @@ def evaluate(network, dataset, setup):
 
 
 def make_optimizer(network, settings, steps_per_epoch):
-    """The optimizer and its learning-rate scheduler (one cycle: Smith & Topin 2018, arXiv:1708.07120)."""
-    optimizer = settings.optimizer(network.parameters(), settings.lr, betas=(settings.momentum, 0.999),
+    """The optimizer and the scheduler of its learning rate and, in one cycle, its momentum (Smith & Topin 2018)."""
+    high, low = settings.momentum
+    optimizer = settings.optimizer(network.parameters(), settings.lr, betas=(high, 0.999),
                                    weight_decay=settings.weight_decay, fused=True)
     if settings.schedule == "constant":
         return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.lr, total_steps=settings.epochs * steps_per_epoch, pct_start=settings.warm_up,
-        cycle_momentum=False)
+        max_momentum=high, base_momentum=low)
 
 
 def train_epoch(network, loader, loss_function, metrics, optimizer, scheduler, setup):
@@ -590,7 +591,8 @@ def device_name(device):
     if device.type in ("cuda", "xpu"):
         return getattr(torch, device.type).get_device_name()
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads" if device.type == "cpu" else f"{device.type} on {name}"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else f"{device.type} on {name}"
 
 
 MARK = "\n\n# Results, each block printed by the command above it\n\n"

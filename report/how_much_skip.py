@@ -1,0 +1,109 @@
+"""3.2 c, when: how much skip connection would the network choose, and at which noise does it pay off?
+
+X -> a X + π(X) with one learned number a contains both of the sheet's networks: a = 0 and a = 1. All three are trained
+on noise uniform on (0, A). A Wiener filter that passes X with the gain a, against noise of variance A²/12, has
+a = d / (d + A²/12), where d is the energy per pixel of the detail that π loses: d is fitted to the learned values.
+
+ANSWER
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import common
+import task_3_2_b
+from common import EncoderDecoder
+from task_3_2_c import SkipConnection
+
+AMPLITUDES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)  # the sheet's noise is the last
+
+
+class LearnedSkip(nn.Module):
+    """X -> a X + network(X) with one learned number a, 0.5 at the start; images [B, 1, 28, 28]."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = EncoderDecoder()
+        self.gain = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, images):
+        return self.gain * images + self.network(images)
+
+
+KINDS = {"without skip, π(X)": EncoderDecoder, "with skip, X + π(X)": SkipConnection, "learned, a X + π(X)": LearnedSkip}
+NETWORKS = {f"{kind}, A = {amplitude}": replace(task_3_2_b.SETTINGS, epochs=8, network=network, noise=amplitude)
+            for amplitude in AMPLITUDES for kind, network in KINDS.items()}
+
+
+def fit_detail(gains):
+    """The d of a = d / (d + A²/12) that fits the learned gains best (least squares on a grid); gains: one per A."""
+    grid = torch.logspace(-5, -1, 4001)[:, None]
+    variance = torch.tensor(AMPLITUDES).square() / 12
+    squares = (grid / (grid + variance) - torch.tensor(gains)).square().sum(dim=1)
+    return float(grid[squares.argmin()])
+
+
+def crossover(without, with_skip):
+    """The amplitude at which the two MAE are equal, by linear interpolation; None if they do not cross once."""
+    gaps = torch.tensor(with_skip) - torch.tensor(without)
+    places = ((gaps[:-1] < 0) & (gaps[1:] >= 0)).nonzero().flatten().tolist()
+    if len(places) != 1 or gaps[-1] < 0:
+        return None
+    low, high = AMPLITUDES[places[0]], AMPLITUDES[places[0] + 1]
+    below, above = gaps[places[0]], gaps[places[0] + 1]
+    return float(low + (high - low) * below / (below - above))
+
+
+def plot(setup, maes, gains, detail, crossing):
+    """Draw MAE against the amplitude for the three networks, and the learned gain beside the Wiener gain."""
+    figure, (left, right) = common.make_figure(6.3, 2.8, ncols=2)
+    for color, marker, (kind, values) in zip(common.COLORS, common.MARKERS, maes.items()):
+        left.plot(AMPLITUDES, values, color=color, marker=marker, markersize=3, label=kind)
+    if crossing:
+        left.axvline(crossing, color="grey", linestyle=":", label=f"crossover, A = {crossing:.2f}")
+    left.set(xlabel="noise amplitude A", ylabel="validation MAE", xlim=(0, None), ylim=(0, None))
+    left.legend()
+    fine = torch.linspace(0, 1, 201)
+    right.plot(fine, detail / (detail + fine.square() / 12), color="grey", linestyle="--",
+               label=f"d / (d + A²/12), d = {detail:.4f}")
+    right.plot(AMPLITUDES, gains, color=common.COLORS[2], marker=common.MARKERS[2], linestyle="", label="learned a")
+    right.set(xlabel="noise amplitude A", ylabel="gain a of the skip connection", xlim=(0, None), ylim=(0, 1))
+    right.legend()
+    common.save_figure(setup, figure, "how_much_skip.png")
+
+
+def main():
+    args = common.make_parser(__doc__, "data", "device", "training").parse_args()
+    setup = common.setup(args, NETWORKS, "FashionMNIST")
+    (training, _), (validation, _) = common.load_split("FashionMNIST", args)
+    runs = task_3_2_b.train_denoisers(setup, training, validation)
+
+    maes, gains = {kind: [] for kind in KINDS}, []
+    lines = [f"{'A':<8}" + "".join(f"{'MAE ' + kind:>28}" for kind in KINDS) + f"{'learned a':>18}"]
+    for amplitude in AMPLITUDES:
+        texts = []
+        for kind in KINDS:
+            seeds = runs[f"{kind}, A = {amplitude}"]
+            values = common.final(seeds, "MAE")
+            maes[kind].append(sum(values) / len(values))
+            texts.append(f"{common.mean_std(values, 4):>28}")
+        learned = [float(run.network.gain) for run in seeds]  # of the last kind
+        gains.append(sum(learned) / len(learned))
+        lines.append(f"{amplitude:<8}" + "".join(texts) + f"{common.mean_std(learned, 3):>18}")
+    detail, crossing = fit_detail(gains), crossover(*list(maes.values())[:2])
+    plot(setup, maes, gains, detail, crossing)
+    common.report(setup, [
+        f"validation MAE after epoch {setup.networks[next(iter(NETWORKS))].epochs}, noise uniform on (0, A)", *lines,
+        f"Wiener gain d / (d + A²/12) fitted to the learned a: d = {detail:.5f}",
+        "the curves without and with skip do not cross exactly once" if crossing is None else
+        f"the skip connection lowers the MAE below A = {crossing:.2f}"], runs)
+
+
+if __name__ == "__main__":
+    common.run_script(main)

@@ -1,0 +1,114 @@
+"""3.2 c, why: can the listed network with the skip connection represent the answer, and can it learn it?
+
+X + π(X) is clean if π(X) is minus the noise: 784 numbers of which none can be guessed from the others, through a
+bottleneck of 7 x 7 x 16 = 784. Three explanations for its larger error, each with runs that could refute it:
+- *It cannot be represented.* Weights with π(X) = -X exactly can be written down (`write_minus_identity`), so the noise
+  does fit through; and a network of the sheet's kind that starts near them either stays good or does not.
+- *It is hard to learn.* Another activation, a smaller learning rate, three times the epochs; the same network on black
+  images, where there is nothing but noise to reproduce (a constant output has an MAE of 0.25).
+- *There is too little room.* Twice and four times the channels, without and with the skip connection.
+
+ANSWER
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import common
+import task_3_2_b
+from task_3_2_b import train_denoisers
+from task_3_2_c import SkipConnection
+
+
+@torch.no_grad()
+def write_minus_identity(network):
+    """Give an EncoderDecoder of at least 16 channels weights with which its output is exactly -X, for X >= 0.
+
+    Space to depth twice (each 4 x 4 block of pixels becomes 16 channels), the centre tap, depth to space twice, -1.
+    """
+    for parameter in network.parameters():
+        parameter.zero_()
+    first, second, third = (network.encoder[index].weight for index in (0, 2, 4))
+    up_first, up_second, last = (network.decoder[index].weight for index in (0, 2, 4))
+    for y in (0, 1):
+        for x in (0, 1):  # tap (1 + y, 1 + x) reaches pixel (2 i + y, 2 j + x)
+            first[2 * y + x, 0, 1 + y, 1 + x] = 1
+            up_second[2 * y + x, 0, 1 + y, 1 + x] = 1
+            for channel in range(4):
+                second[4 * channel + 2 * y + x, channel, 1 + y, 1 + x] = 1
+                up_first[4 * channel + 2 * y + x, channel, 1 + y, 1 + x] = 1
+    for channel in range(16):
+        third[channel, channel, 1, 1] = 1
+    last[0, 0, 1, 1] = -1
+
+
+class StartedFromMinusX(SkipConnection):
+    """X + π(X) whose π starts as -X, plus normal noise of standard deviation 0.01 on every weight."""
+
+    def __init__(self):
+        super().__init__()
+        write_minus_identity(self.network)
+        with torch.no_grad():
+            for parameter in self.network.parameters():
+                parameter.add_(0.01 * torch.randn_like(parameter))
+
+
+class LeakySkipConnection(SkipConnection):
+    """X + π(X) with LeakyReLU, which no unit can die of, instead of ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        for layers in (self.network.encoder, self.network.decoder):
+            for index, layer in enumerate(layers):
+                if isinstance(layer, nn.ReLU):
+                    layers[index] = nn.LeakyReLU(0.1)
+
+
+WITHOUT = replace(task_3_2_b.SETTINGS, epochs=10)
+WITH = replace(WITHOUT, network=SkipConnection)
+GARMENTS = {
+    "without skip": WITHOUT,
+    "with skip": WITH,
+    "with skip, started from -X": replace(WITH, network=StartedFromMinusX),
+    "with skip, LeakyReLU": replace(WITH, network=LeakySkipConnection),
+    "with skip, a fifth of the rate": replace(WITH, lr=WITH.lr / 5),
+    "with skip, 3 times the epochs": replace(WITH, epochs=3 * WITH.epochs),
+    **{f"{label} skip, {channels} channels": replace(settings, options={"channels": channels})
+       for channels in (32, 64) for label, settings in (("without", WITHOUT), ("with", WITH))}}
+BLACK = {f"black images, {channels} channels": replace(WITH, options={"channels": channels}) for channels in (16, 32, 64)}
+
+
+@torch.no_grad()
+def dead_channels(run, images, setup):
+    """How many channels of the bottleneck are zero everywhere for all of these images, [N, 1, 28, 28]."""
+    network = getattr(run.network, "network", run.network)
+    features = network.encoder(images.to(setup.device))
+    return int((features.amax(dim=(0, 2, 3)) <= 0).sum())
+
+
+def main():
+    args = common.make_parser(__doc__, "data", "device", "training").parse_args()
+    setup = common.setup(args, GARMENTS | BLACK, "FashionMNIST")
+    (training, _), (validation, _) = common.load_split("FashionMNIST", args)
+    of_kind = lambda names: replace(setup, networks={name: setup.networks[name] for name in names})  # noqa: E731
+    runs = train_denoisers(of_kind(GARMENTS), training, validation)
+    runs |= train_denoisers(of_kind(BLACK), torch.zeros_like(training), torch.zeros_like(validation))
+
+    noisy, _ = task_3_2_b.NoisyFashionMNIST(validation[:500], task_3_2_b.VALIDATION_NOISE).__getitems__(range(500))
+    lines = [f"{'':<34}{'epochs':>8}{'MAE':>18}   dead channels per seed"]
+    for name, seeds in runs.items():
+        dead = ", ".join(str(dead_channels(run, noisy, setup)) for run in seeds)
+        lines.append(f"{name:<34}{setup.networks[name].epochs:>8}"
+                     f"{common.mean_std(common.final(seeds, 'MAE'), 4):>18}   {dead}")
+    common.report(setup, ["validation MAE; of the bottleneck's channels, those that are zero for 500 validation images",
+                          *lines], runs)
+
+
+if __name__ == "__main__":
+    common.run_script(main)
