@@ -8,10 +8,8 @@ import ctypes
 import hashlib
 import io
 import json
-import math
 import os
 import platform
-import shlex
 import signal
 import socket
 import sys
@@ -256,7 +254,7 @@ class Setup:
     folder: Path  # everything this run writes: curves, states, weights, pictures, results
     publishes: bool  # whether checkpoints/ and report/figures/ get the weights and pictures too
     args: argparse.Namespace
-    started: float  # time.perf_counter() then
+    started: float = 0.0  # time.perf_counter() then
     lock: FileLock | None = None  # held while this process lives: no other run continues in this folder
 
 
@@ -432,7 +430,7 @@ def fit_all(make_data, metrics, setup, on_epoch_end=None):
 # =================================================== Checkpoints ====================================================
 
 def lock(folder):
-    """A lock that one process at a time can hold, freed when the process ends in whatever way."""
+    """A lock that one process at a time can hold; it is free again when that process ends, in whatever way."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     return FileLock(Path(folder) / ".lock")
 
@@ -442,7 +440,7 @@ def replace_file(path, content):
 
     Raises UserError if the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -453,7 +451,8 @@ def replace_file(path, content):
     except OSError as error:
         raise UserError(f"cannot write {display_path(path)}: {error.strerror}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def save_checkpoint(path, state):
@@ -491,8 +490,8 @@ def load_weights(network, state, path):
 
 # ================================================ Results and figures ===============================================
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe & Ito 2008: told apart by color-blind readers too
-MARKERS = ("o", "s", "^", "D")  # and in black and white
+# Okabe & Ito 2008: told apart by color-blind readers too; the markers, in black and white
+COLORS, MARKERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9"), "os^Dvx"
 
 
 def mean_std(values, digits=2):
@@ -527,7 +526,9 @@ def save_figure(setup, figure, name):
     """Write a figure into the run's folder and, if the run publishes, into report/figures/."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=name.rpartition(".")[2], dpi=200)
-    store(setup, buffer.getvalue(), setup.folder / "figures" / name, ROOT / "report" / "figures" / name)
+    for folder in [setup.folder / "figures", *[ROOT / "report" / "figures"] * setup.publishes]:
+        replace_file(folder / name, buffer.getvalue())
+    print(f"wrote {display_path(folder / name)}")
 
 
 def plot_curves(setup, name, runs, metric, label, transform=lambda value: value, scale="linear"):
@@ -549,24 +550,15 @@ def plot_curves(setup, name, runs, metric, label, transform=lambda value: value,
     save_figure(setup, figure, name)
 
 
-def store(setup, content, path, published):
-    """Write bytes to a file of the run and, if the run publishes, to the published one; says where."""
-    replace_file(path, content)
-    if setup.publishes:
-        with lock(ROOT):
-            replace_file(published, content)
-    print(f"wrote {display_path(published if setup.publishes else path)}")
-
-
 def publish(setup, run, name):
-    """Copy a run's weights to where others look for them, checkpoints/NAME, and to --checkpoint-dir if given."""
+    """Copy a run's weights to checkpoints/NAME, where others look for them, and to --checkpoint-dir if given."""
     folders = [ROOT / "checkpoints"] * setup.publishes + [setup.args.checkpoint_dir] * bool(setup.args.checkpoint_dir)
     for folder in folders:
-        with lock(folder):
-            replace_file(folder / name, run.weights_file.read_bytes())
-        print(f"wrote {display_path(folder / name)}")
-    if not folders:
-        print(f"weights: {display_path(run.weights_file)} (not published: not the task's own settings, seeds or data)")
+        replace_file(folder / name, run.weights_file.read_bytes())
+    print(*(f"wrote {display_path(folder / name)}" for folder in folders), sep="\n", end="\n" * bool(folders))
+    if not setup.publishes:
+        print(f"weights: {display_path(run.weights_file)}"
+              " (not published: other settings, seeds, data or folders than the task's own)")
 
 
 def report(setup, lines, runs=None):
@@ -581,7 +573,7 @@ def report(setup, lines, runs=None):
         record(Path(sys.argv[0]).resolve(), sys.argv[1:], lines)
         print(f"recorded in {display_path(sys.argv[0])}")
     if runs:
-        print(f"look at the curves: tensorboard --logdir {shlex.quote(display_path(setup.folder))}")
+        print(f'look at the curves: tensorboard --logdir "{display_path(setup.folder)}"')
     if setup.folder:
         replace_file(setup.folder / "results.txt", "\n".join(lines).encode())  # from now on, the run is finished
 
@@ -609,12 +601,12 @@ def record(script, arguments, lines):
             next(words)
         elif word not in ("--record", "--resume") and "-dir=" not in word:
             kept.append(word)
-    lines = ["# " + line for line in [shlex.join(["$", "python", script.relative_to(ROOT).as_posix(), *kept])
-                                      .replace("'$'", "$"), *lines]]
+    command = " ".join(["$ python", script.relative_to(ROOT).as_posix(), *kept])
+    block = "\n".join(f"# {line}".rstrip() for line in [command, *lines])
     with lock(ROOT):  # two scripts may record at once
         source, _, results = script.read_text(encoding="utf-8").partition(MARK)
-        blocks = {block.split("\n")[0]: block for block in results.rstrip("\n").split("\n\n") if block}
-        blocks[lines[0]] = "\n".join(line.rstrip() for line in lines)
+        blocks = {old.split("\n")[0]: old for old in results.rstrip("\n").split("\n\n") if old}
+        blocks[f"# {command}"] = block
         replace_file(script, (source.rstrip("\n") + "\n" + MARK + "\n\n".join(blocks.values()) + "\n").encode())
 
 
@@ -628,12 +620,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(kind, low, high):
-    """An argparse type: an int or float from low to high; a float may not be low itself."""
+    """An argparse type: an int or float from low to high."""
     def convert(text):
-        value = kind(text)
-        if not low <= value <= high or (kind is float and value == low):
-            raise argparse.ArgumentTypeError(f"{text} is not {'above' if kind is float else 'from'} {low} to {high}")
-        return value
+        if not low <= kind(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not from {low} to {high}")
+        return kind(text)
     convert.__name__ = kind.__name__
     return convert
 
@@ -650,11 +641,11 @@ def make_parser(doc, *groups):
         add("--device", choices=("auto", "cpu", "cuda", "mps", "xpu"), default="auto",
             help="auto (the default): the accelerator if there is one")
         add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-            help="auto (the default): bf16 where it is known to be faster")
+            help="auto (the default): bf16 on CPUs and CUDA devices that compute with it, else fp32")
     if "training" in groups:
         add("--epochs", type=number(int, 1, 999), help="passes over the training images (default: the task's)")
         add("--batch-size", type=number(int, 1, 60_000), help="images per step (default: the task's)")
-        add("--lr", type=number(float, 0, 1000), help="peak learning rate (default: the task's)")
+        add("--lr", type=number(float, 1e-9, 1000), help="peak learning rate (default: the task's)")
         add("--seed", type=number(int, 0, 999_999), nargs="+", default=[0], metavar="S",
             help="several: one run each, mean ± standard deviation at the end (default: 0)")
         add("--checkpoint-dir", type=Path, help="put the weights into this folder too")
@@ -676,24 +667,22 @@ def setup(args, networks=None, data=None, own=True):
     Raises UserError for a device that is not there, seeds that repeat, and --record where a result would not count.
     """
     device, precision = choose_device(args)
-    seeds = getattr(args, "seed", [0])
+    networks, seeds = networks or {}, getattr(args, "seed", [0])
     if len(set(seeds)) < len(seeds):
         raise UserError("--seed takes different numbers")
     given = {key: getattr(args, key) for key in ("epochs", "batch_size", "lr", "limit", "holdout")
              if getattr(args, key, None)}
-    changed = {name: replace(settings, **given) for name, settings in (networks or {}).items()}
+    changed = {name: replace(settings, **given) for name, settings in networks.items()}
     published = data is None or is_published(data, args.data_dir)
     if args.record and not (own and published and "limit" not in given and "holdout" not in given):
         raise UserError("--record takes full runs on the published data only")
     folder = held = None
     if "log_dir" in args:
-        own = (own and published and changed == (networks or {}) and seeds in ([0], [0, 1, 2])
-               and args.log_dir == ROOT / "runs")
-        description = {"networks": {name: settings.as_dict() for name, settings in changed.items()}, "seeds": seeds,
-                       "device": device.type, "precision": precision, "threads": torch.get_num_threads(),
-                       "published data": published}
-        folder, held = run_folder(args.log_dir / Path(sys.argv[0]).stem, json.dumps(description, indent=1),
-                                  getattr(args, "resume", False))
+        own = own and published and changed == networks and seeds in ([0], [0, 1, 2]) and args.log_dir == ROOT / "runs"
+        folder, held = run_folder(args.log_dir / Path(sys.argv[0]).stem, json.dumps({
+            "networks": {name: settings.as_dict() for name, settings in changed.items()}, "seeds": seeds,
+            "device": device.type, "precision": precision, "threads": torch.get_num_threads(),
+            "published data": published}, indent=1), getattr(args, "resume", False))
     return Setup(device, precision, seeds, changed, folder, own, args, time.perf_counter(), held)
 
 
@@ -713,36 +702,34 @@ def choose_device(args):
 
 
 def has_fast_bf16(device):
-    """Whether a device is known to multiply matrices faster in bfloat16 than in fp32."""
+    """Whether a device has instructions for bfloat16, so that it is faster than fp32; unknown for MPS and XPU."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "xpu":
-        return torch.xpu.is_bf16_supported()
     capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def run_folder(parent, description, resuming):
     """The folder of a run and its lock: with --resume the newest unfinished one of this description, else a new one."""
+    for folder in sorted(parent.glob("[0-9]*"), reverse=True) if resuming else ():
+        settings, held = folder / "settings.json", lock(folder)
+        if settings.exists() and settings.read_text() == description and not (folder / "results.txt").exists():
+            with contextlib.suppress(Timeout):  # another process is at work there
+                held.acquire(blocking=False)
+                for stray in folder.rglob("*.tmp"):
+                    stray.unlink()
+                print(f"continuing {display_path(folder)}")
+                return folder, held
     if resuming:
-        for folder in sorted(parent.glob("[0-9]*"), reverse=True):
-            settings, results = folder / "settings.json", folder / "results.txt"
-            if settings.exists() and settings.read_text() == description and not results.exists():
-                with contextlib.suppress(Timeout):  # another process is at work there
-                    held = lock(folder)
-                    held.acquire(blocking=False)
-                    print(f"continuing {display_path(folder)}")
-                    return folder, held
         print("no interrupted run of these settings: starting from the beginning")
-    stamp = f"{datetime.now():%Y%m%d-%H%M%S}"
-    for suffix in ("", *(f"-{count}" for count in range(2, 100))):  # several may start in the same second
-        with contextlib.suppress(FileExistsError):
-            folder = parent / (stamp + suffix)
-            folder.mkdir(parents=True)
-            held = lock(folder)
-            held.acquire()
-            replace_file(folder / "settings.json", description.encode())
-            return folder, held
+    parent.mkdir(parents=True, exist_ok=True)
+    with lock(parent):  # several may start in the same second
+        stamp = f"{datetime.now():%Y%m%d-%H%M%S}"
+        folder = next(path for path in (parent / (stamp + end) for end in ("", *"abcdefgh")) if not path.exists())
+        held = lock(folder)
+        held.acquire()
+    replace_file(folder / "settings.json", description.encode())
+    return folder, held
 
 
 def display_path(path):
@@ -754,11 +741,11 @@ def display_path(path):
 
 
 def speed_up():
-    """Make CPU training faster without changing more than denormal numbers: call before the first computation.
+    """Make training on a CPU faster; call it before the first computation.
 
     Adam's second moments of weights that hardly ever get a gradient decay into denormal numbers, on which a CPU is
-    slow. glibc returns freed blocks to the system and fetches them anew page by page: keeping those up to 32 MB, the
-    most it allows, takes 13 to 25 % off a training step of 3.1 a.
+    slow: they become zero. glibc returns freed blocks to the system and fetches them anew page by page: keeping those
+    up to 32 MB, the most it allows, takes 13 to 25 % off a training step of 3.1 a.
     """
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":
@@ -771,6 +758,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def terminate(number, frame):
+    """SIGTERM ends a script in the same way as Ctrl-C."""
     raise Terminated
 
 

@@ -36,7 +36,7 @@ class LearnedSkip(nn.Module):
         return self.gain * images + self.network(images)
 
 
-KINDS = {"without skip, π(X)": EncoderDecoder, "with skip, X + π(X)": SkipConnection, "learned, a X + π(X)": LearnedSkip}
+KINDS = {"without skip": EncoderDecoder, "with skip": SkipConnection, "learned a": LearnedSkip}
 NETWORKS = {f"{kind}, A = {amplitude}": replace(task_3_2_b.SETTINGS, epochs=8, network=network, noise=amplitude)
             for amplitude in AMPLITUDES for kind, network in KINDS.items()}
 
@@ -85,14 +85,14 @@ def main():
     runs = task_3_2_b.train_denoisers(setup, training, validation)
 
     maes, gains = {kind: [] for kind in KINDS}, []
-    lines = [f"{'A':<8}" + "".join(f"{'MAE ' + kind:>28}" for kind in KINDS) + f"{'learned a':>18}"]
+    lines = [f"{'A':<8}" + "".join(f"{'MAE ' + kind:>22}" for kind in KINDS) + f"{'learned a':>18}"]
     for amplitude in AMPLITUDES:
         texts = []
         for kind in KINDS:
             seeds = runs[f"{kind}, A = {amplitude}"]
             values = common.final(seeds, "MAE")
             maes[kind].append(sum(values) / len(values))
-            texts.append(f"{common.mean_std(values, 4):>28}")
+            texts.append(f"{common.mean_std(values, 4):>22}")
         learned = [float(run.network.gain) for run in seeds]  # of the last kind
         gains.append(sum(learned) / len(learned))
         lines.append(f"{amplitude:<8}" + "".join(texts) + f"{common.mean_std(learned, 3):>18}")
