@@ -23,7 +23,6 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from filelock import FileLock, Timeout
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -124,24 +123,6 @@ class LabelledImages(Dataset):
 def batches(dataset, batch_size, shuffle=False):
     """A DataLoader over a data set whose __getitems__ returns whole batches."""
     return DataLoader(dataset, batch_size, shuffle, collate_fn=lambda batch: batch)
-
-
-def random_affine(images, shift=0, degrees=0, scale=0, flip=False):
-    """Shift, rotate, scale and, with `flip`, horizontally flip (probability 0.5) each image independently.
-
-    shift: up to this many whole pixels along x and y; degrees: up to this angle, either way;
-    scale: by a factor of 1 ± up to this much. Pixels from outside the image are zero.
-    images: float32 [B, 1, H, W], any range; returns the same.
-    """
-    count, size = len(images), images.shape[-1]
-    angle = torch.deg2rad(degrees * (2 * torch.rand(count) - 1))
-    factor = 1 + scale * (2 * torch.rand(count) - 1)
-    sign = 1 - 2 * torch.randint(0, 2, (count,)) * flip  # -1 flips x
-    offset = torch.randint(-shift, shift + 1, (2, count)) * (2 / size)  # [-1, 1] spans the image
-    cos, sin = factor * angle.cos(), factor * angle.sin()
-    transform = torch.stack([sign * cos, -sin, offset[0], sign * sin, cos, offset[1]], dim=1)
-    grid = F.affine_grid(transform.reshape(count, 2, 3), images.shape, align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
 
 
 # ===================================================== Networks =====================================================
@@ -382,7 +363,8 @@ def open_writers(folder, network, images, epochs_done, setup):
     """
     from torch.utils.tensorboard import SummaryWriter  # imported here: it takes a second
 
-    writers = {kind: SummaryWriter(str(folder / kind), purge_step=epochs_done + 1) for kind in ("training", "validation")}
+    writers = {kind: SummaryWriter(str(folder / kind), purge_step=epochs_done + 1)
+               for kind in ("training", "validation")}
     if epochs_done == 0:
         with warnings.catch_warnings(action="ignore"):  # tensorboard traces by a deprecated function
             writers["training"].add_graph(network.eval(), images[None].to(setup.device))
@@ -475,7 +457,7 @@ def load_checkpoint(path):
     except OSError as error:
         raise UserError(f"cannot read {display_path(path)}: {error.strerror}") from None
     except Exception:  # a damaged or hostile file can fail in any way
-        raise UserError(f"{display_path(path)} is not a checkpoint of this project (damaged, or from elsewhere)") from None
+        raise UserError(f"{display_path(path)} is no checkpoint of this project (damaged, or from elsewhere)") from None
 
 
 def load_weights(network, state, path):
@@ -483,7 +465,7 @@ def load_weights(network, state, path):
     try:
         network.load_state_dict(state["weights"])
     except Exception:
-        raise UserError(f"the weights in {display_path(path)} do not fit the network {type(network).__name__}") from None
+        raise UserError(f"the weights in {display_path(path)} do not fit a {type(network).__name__}") from None
     if not all(values.isfinite().all() for values in network.state_dict().values()):
         raise UserError(f"the weights in {display_path(path)} are not all finite numbers")
 
@@ -550,6 +532,21 @@ def plot_curves(setup, name, runs, metric, label, transform=lambda value: value,
     save_figure(setup, figure, name)
 
 
+def plot_images(setup, name, columns, rows):
+    """Draw images; columns: their titles; rows: {label: ([N, 1, 28, 28], lowest, highest value)}, N = len(columns)."""
+    figure, axes = make_figure(0.6 * len(columns) + 1, 0.7 * len(rows) + 0.3, nrows=len(rows), ncols=len(columns),
+                               squeeze=False)
+    for line, (label, (images, low, high)) in zip(axes, rows.items()):
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+        for axis, image in zip(line, images):
+            axis.imshow(image[0], vmin=low, vmax=high)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+    for axis, title in zip(axes[0], columns):
+        axis.set_title(title, fontsize=7)
+    save_figure(setup, figure, name)
+
+
 def publish(setup, run, name):
     """Copy a run's weights to checkpoints/NAME, where others look for them, and to --checkpoint-dir if given."""
     folders = [ROOT / "checkpoints"] * setup.publishes + [setup.args.checkpoint_dir] * bool(setup.args.checkpoint_dir)
@@ -567,7 +564,8 @@ def report(setup, lines, runs=None):
     runs: {name: [Run per seed]}, whose training takes the time that is printed.
     """
     spent = minutes(sum((runs or {}).values(), [])) or (time.perf_counter() - setup.started) / 60
-    lines = [*lines, f"({device_name(setup.device)}, {setup.precision}, torch {torch.__version__}, {spent:.1f} minutes)"]
+    machine = f"{device_name(setup.device)}, {setup.precision}, torch {torch.__version__}"
+    lines = [*lines, f"({machine}, {spent:.1f} minutes)"]
     print("", *lines, "", sep="\n")
     if setup.args.record:
         record(Path(sys.argv[0]).resolve(), sys.argv[1:], lines)

@@ -20,7 +20,7 @@ def random_clothes(images):
     (Zhong et al. 2017, arXiv:1708.04896). images: float32 [B, 1, 28, 28], any range; returns the same.
     """
     count, size = len(images), images.shape[-1]
-    images = common.random_affine(images, shift=1, flip=True)
+    images = task_3_1_a.random_affine(images, shift=1, flip=True)
     sides = torch.randint(2, 12, (2, count, 1))
     centres = torch.randint(0, size, (2, count, 1))
     rows, columns = (torch.arange(size) - centres).abs() * 2 < sides  # which ones the rectangle covers, [B, 28] each

@@ -19,26 +19,21 @@ CHECKPOINT = common.ROOT / "checkpoints" / "task_3_1_c.pt"
 SAMPLES = [common.ROOT / "sample_images" / f"img{i:02}.png" for i in range(10)]
 BAG, DRESS = 20332, 31752  # numbers of the two training images
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # some others run a program to be read
-PLOTTED = 30  # images in the picture
+PLOTTED = 10  # images of the user's in the picture
 
 
 def make_samples(data_dir):
     """Make the sheet's ten images from the data set; raises UserError without the published one."""
     from PIL import Image
 
-    try:
-        images, _ = common.load("FashionMNIST", True, data_dir)
-    except UserError:
-        pass
+    images, _ = common.load("FashionMNIST", True, data_dir)
     if not common.is_published("FashionMNIST", data_dir):
         raise UserError("the sheet's ten images are made from the published Fashion-MNIST, which is not in "
-                        f"{data_dir} and could not be downloaded: put its files into {data_dir}/FashionMNIST/raw, "
-                        "or give image files of your own")
+                        f"{data_dir}: give another --data-dir, or image files of your own")
     for path, morph in zip(SAMPLES, morph_images(images[BAG], images[DRESS], 10)):
         buffer = io.BytesIO()
         Image.fromarray(morph[0].numpy()).save(buffer, "PNG")
-        with common.lock(path.parent):
-            common.replace_file(path, buffer.getvalue())
+        common.replace_file(path, buffer.getvalue())
 
 
 def morph_images(first, last, count):
@@ -60,8 +55,9 @@ def read_image(path, invert=False):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = ImageOps.exif_transpose(Image.open(path, formats=FORMATS))
             found = f"{image.width}x{image.height} {image.mode}"
-            if image.mode.startswith(("I", "F")):  # 16 bits or floats: convert() would cut off at 255
-                image = grey_levels(image)
+            if image.mode.startswith(("I", "F")):  # integers to 65535 or floats to 1: convert() would cut off at 255
+                top = 65535 if image.mode != "F" else 1 if image.getextrema()[1] <= 1 else 255
+                image = image.convert("F").point(lambda value: value * (255 / top) + 0.5).convert("L")
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
             image = image.convert("L")
@@ -73,18 +69,6 @@ def read_image(path, invert=False):
         raise UserError(f"cannot read {path} as an image ({error})") from None
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(1, 28, 28)
     return pixels, "" if found == "28x28 L" else f"converted from {found}"
-
-
-def grey_levels(image):
-    """An image of integers (0 … 65535) or floats (0 … 1, or 0 … 255 if any is above 1) in 256 grey levels."""
-    from PIL import Image
-
-    floats = image.mode == "F"
-    values = torch.frombuffer(bytearray(image.convert("F").tobytes()), dtype=torch.float32)
-    assert values.isfinite().all(), "not all its values are finite"
-    top = (1 if values.max() <= 1 else 255) if floats else 65535
-    levels = (values / top * 255).round().clamp(0, 255).byte()
-    return Image.frombytes("L", image.size, levels.numpy().tobytes())
 
 
 def load_classifier(checkpoint):
@@ -116,9 +100,10 @@ def plot_morph(setup, images, network, name):
     steps = torch.linspace(0, 1, 1001)
     probabilities = predict(morph_images(images[0], images[-1], len(steps)), network)
     figure, (curves, thumbnails) = common.make_figure(6.3, 3.2, nrows=2, height_ratios=(3, 1), sharex=True)
-    for color, style, label in zip(common.COLORS, ("-", "--"), (FASHION_CLASSES.index("Bag"), FASHION_CLASSES.index("Dress"))):
-        curves.plot(steps, 100 * probabilities[:, label], style, color=color, label=FASHION_CLASSES[label])
-    curves.plot(steps, 100 * (1 - probabilities[:, 8] - probabilities[:, 3]), ":", color="black", label="all others")
+    bag, dress = (100 * probabilities[:, FASHION_CLASSES.index(name)] for name in ("Bag", "Dress"))
+    for label, values, style, color in zip(("Bag", "Dress", "all others"), (bag, dress, 100 - bag - dress),
+                                           ("-", "--", ":"), (*common.COLORS[:2], "black")):
+        curves.plot(steps, values, style, color=color, label=label)
     curves.set(ylabel="predicted probability in %", ylim=(0, 100))
     curves.legend()
     for number, image in enumerate(images):
@@ -130,25 +115,6 @@ def plot_morph(setup, images, network, name):
     labels = probabilities.argmax(dim=1)
     changes = (labels[1:] != labels[:-1]).nonzero().flatten()
     return float(steps[changes[0] + 1]) if len(changes) == 1 else None
-
-
-def plot_predictions(setup, names, images, probabilities, name):
-    """Draw the images, each over its class probabilities."""
-    columns = min(len(images), 5)
-    rows = -(-len(images) // columns)
-    figure, axes = common.make_figure(1.3 * columns + 1, 2.6 * rows, nrows=2 * rows, ncols=columns, squeeze=False,
-                                      sharey="row")
-    for number in range(rows * columns):
-        top, bottom = axes[number // columns * 2: number // columns * 2 + 2, number % columns]
-        top.axis("off")
-        if number >= len(images):
-            bottom.axis("off")
-            continue
-        top.imshow(images[number, 0], vmin=0, vmax=255)
-        top.set_title(names[number][-16:])
-        bottom.barh(FASHION_CLASSES, 100 * probabilities[number], color=common.COLORS[0])
-        bottom.set(xlim=(0, 100), ylim=(9.6, -0.6), xlabel="%")
-    common.save_figure(setup, figure, name)
 
 
 def main():
@@ -176,7 +142,9 @@ def main():
         first, second = (FASHION_CLASSES[index] for index in classes)
         lines.append("\t".join((name, first, f"{values[0]:.4f}", second, f"{values[1]:.4f}", note)))
     if args.images:
-        plot_predictions(setup, names[:PLOTTED], images[:PLOTTED], probabilities[:PLOTTED], "task_3_1_d.png")
+        titles = [f"{FASHION_CLASSES[label]}\n{100 * values.max():.0f} %"
+                  for label, values in zip(probabilities.argmax(dim=1), probabilities)]
+        common.plot_images(setup, "task_3_1_d.png", titles[:PLOTTED], {"": (images[:PLOTTED], 0, 255)})
     else:
         flip = plot_morph(setup, images, network, "task_3_1_d.png")
         lines.append("the label changes more than once" if flip is None else

@@ -85,47 +85,20 @@ def train_denoisers(setup, training_images, validation_images):
         {"MAE": common.mean_absolute_error}, setup, show)
 
 
-def single_pixel_median(noisy, images):
-    """The best guess of a clean pixel from its noisy value alone, in terms of the MAE: its conditional median.
-
-    Uniform noise bounds the clean value c to [X - 1, X], all parts of which are equally likely noise: so the median
-    of the training pixels' values in that interval. noisy: float32, images: uint8, any shapes; returns noisy's shape.
-    """
-    below = torch.cat([torch.zeros(1), torch.bincount(images.flatten().int(), minlength=256).cumsum(0)]).double()
-    first = ((noisy - 1) * 255).ceil().clamp(0, 255).long()
-    last = (noisy * 255).floor().clamp(0, 255).long()
-    half = (below[first] + below[last + 1]) / 2
-    return (torch.searchsorted(below, half) - 1).clamp(0, 255) / 255
-
-
 def score_table(rows, clean):
     """Lines of a table of MAE, MAE of the clamped output, MSE and PSNR in dB (peak 1, from the pooled MSE).
 
     rows: {label: [outputs per seed]}, all [N, 1, H, W] like `clean`; several seeds give mean ± standard deviation.
     """
-    lines = [f"{'':<28}{'MAE':>18}{'MAE, clamped':>18}{'MSE':>20}{'PSNR in dB':>16}"]
+    lines = [f"{'':<24}{'MAE':>18}{'MAE, clamped':>18}{'MSE':>20}{'PSNR in dB':>16}"]
     for label, seeds in rows.items():
         mse = [float((outputs - clean).square().mean()) for outputs in seeds]
         columns = ([float(common.mean_absolute_error(outputs, clean)) for outputs in seeds],
                    [float(common.mean_absolute_error(outputs.clamp(0, 1), clean)) for outputs in seeds],
                    mse, (-10 * torch.tensor(mse).log10()).tolist())
-        lines.append(f"{label:<28}" + "".join(f"{common.mean_std(values, digits):>{width}}" for values, digits, width
+        lines.append(f"{label:<24}" + "".join(f"{common.mean_std(values, digits):>{width}}" for values, digits, width
                                               in zip(columns, (4, 4, 5, 2), (18, 18, 20, 16))))
     return lines
-
-
-def plot_images(setup, name, columns, rows):
-    """Draw images; columns: their titles; rows: {label: ([N, 1, 28, 28], lowest, highest value)}, N = len(columns)."""
-    figure, axes = common.make_figure(6.3, 0.72 * len(rows) + 0.2, nrows=len(rows), ncols=len(columns))
-    for line, (label, (images, low, high)) in zip(axes, rows.items()):
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center")
-        for axis, image in zip(line, images):
-            axis.imshow(image[0], vmin=low, vmax=high)
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-    for axis, title in zip(axes[0], columns):
-        axis.set_title(title, fontsize=7)
-    common.save_figure(setup, figure, name)
 
 
 def spread_of(errors):
@@ -139,7 +112,7 @@ def spread_of(errors):
 
 def main():
     parser = common.make_parser(__doc__, "data", "device", "training")
-    parser.add_argument("--loss", choices=LOSSES, default="l2", help="l2 (the default): equation (2); l1: the MAE itself")
+    parser.add_argument("--loss", choices=LOSSES, default="l2", help="l2 (the default): equation (2); l1: the MAE")
     parser.add_argument("--network", choices=NETWORKS, default="listed", help="listed (the default): the sheet's")
     args = parser.parse_args()
     name = "_".join(["task_3_2_b", *[args.network] * (args.network != "listed"), *[args.loss] * (args.loss != "l2")])
@@ -151,25 +124,17 @@ def main():
     noisy, clean = NoisyFashionMNIST(validation_images, VALIDATION_NOISE).__getitems__(range(len(validation_images)))
     common.plot_curves(setup, f"{name}.png", {"denoiser": runs}, "MAE", "MAE")
     titles, picks = spread_of((runs[0].outputs - clean).abs().mean(dim=(1, 2, 3)))
-    examples = NoisyFashionMNIST(training_images[:4], VALIDATION_NOISE)
-    outputs, _ = common.evaluate(runs[0].network, examples, setup)
-    example_noisy, example_clean = examples.__getitems__(range(len(examples)))
-    plot_images(setup, f"{name}_images.png", ["training"] * len(examples) + titles, {
-        "noisy": (torch.cat([example_noisy, noisy[picks]]), 0, 2),
-        "output": (torch.cat([outputs, runs[0].outputs[picks]]), 0, 1),
-        "clean": (torch.cat([example_clean, clean[picks]]), 0, 1)})
+    common.plot_images(setup, f"{name}_images.png", titles, {
+        "noisy": (noisy[picks], 0, 2), "output": (runs[0].outputs[picks], 0, 1), "clean": (clean[picks], 0, 1)})
     common.publish(setup, runs[0], f"{name}.pt")
     common.report(setup, [
         f"validation on {len(clean)} images after epoch {setup.networks['denoiser'].epochs}, {args.network} network"
         f" ({common.parameter_count(runs[0].network):,} parameters), {args.loss} loss,"
         f" {common.minutes(runs) / len(runs):.1f} minutes per seed",
         *score_table({"noisy image X": [noisy], "X - 0.5": [noisy - 0.5],
-                      "3x3 mean of X, - 0.5": [F.avg_pool2d(noisy, 3, 1, 1, count_include_pad=False) - 0.5],
-                      "clamp(X - 0.75, 0, 1)": [(noisy - 0.75).clamp(0, 1)],
-                      "median, given one pixel's X": [single_pixel_median(noisy, training_images)],
                       "denoiser": [run.outputs for run in runs]}, clean),
-        f"{'training images, denoiser':<28}{common.mean_std(common.final(runs, 'MAE', 'training'), 4):>18}"
-        " (mean over the last epoch)",
+        f"MAE on the training images, a mean over the last epoch:"
+        f" {common.mean_std(common.final(runs, 'MAE', 'training'), 4)}",
     ], {"denoiser": runs})
 
 

@@ -3,7 +3,6 @@
 ANSWER
 """
 
-import torch
 from torch import nn
 
 import common
@@ -40,7 +39,7 @@ def main():
     common.plot_curves(setup, "task_3_2_c.png", runs, "MAE", "MAE")
     errors = [seeds[0].outputs - clean for seeds in runs.values()]
     titles, picks = task_3_2_b.spread_of(errors[1].abs().mean(dim=(1, 2, 3)))
-    task_3_2_b.plot_images(setup, "task_3_2_c_images.png", titles, {
+    common.plot_images(setup, "task_3_2_c_images.png", titles, {
         "X": (noisy[picks], 0, 2),
         "π(X)": (without[0].outputs[picks], 0, 1), "X + π(X)": (with_skip[0].outputs[picks], 0, 1),
         "clean": (clean[picks], 0, 1),
@@ -48,9 +47,9 @@ def main():
     common.publish(setup, with_skip[0], "task_3_2_c.pt")
 
     epochs = [epoch for epoch in (1, 2, 5, 10, 20) if epoch <= len(without[0].history)]
-    lines = [f"{'validation MAE after epoch':<28}" + "".join(f"{epoch:>18}" for epoch in epochs)]
+    lines = [f"{'validation MAE after epoch':<24}" + "".join(f"{epoch:>18}" for epoch in epochs)]
     for label, seeds in runs.items():
-        lines.append(f"{label:<28}" + "".join(f"{common.mean_std(values, 4):>18}" for values in (
+        lines.append(f"{label:<24}" + "".join(f"{common.mean_std(values, 4):>18}" for values in (
             [run.history[epoch - 1]["validation"]["MAE"] for run in seeds] for epoch in epochs)))
     gaps = [b - a for a, b in zip(common.final(without, "MAE"), common.final(with_skip, "MAE"))]
     common.report(setup, [

@@ -57,19 +57,21 @@ def singular_values(network, noisy):
 def main():
     args = common.make_parser(__doc__, "data").parse_args()
     setup = common.setup(args, data="FashionMNIST")
-    without, with_skip = load_denoiser(EncoderDecoder(), "task_3_2_b.pt"), load_denoiser(SkipConnection(), "task_3_2_c.pt")
+    without = load_denoiser(EncoderDecoder(), "task_3_2_b.pt")
+    with_skip = load_denoiser(SkipConnection(), "task_3_2_c.pt")
     written_down = EncoderDecoder()
     write_minus_identity(written_down)
     images, _ = common.load("FashionMNIST", False, args.data_dir)
-    noisy, clean = task_3_2_b.NoisyFashionMNIST(images[:IMAGES], task_3_2_b.VALIDATION_NOISE).__getitems__(range(IMAGES))
+    pairs = task_3_2_b.NoisyFashionMNIST(images[:IMAGES], task_3_2_b.VALIDATION_NOISE)
+    noisy, clean = pairs.__getitems__(range(IMAGES))
 
     lines = [f"{'':<24}{'leaked noise':>14}{'lost detail':>14}{'background':>14}{'garment':>12}"]
     for label, network in (("without skip, π(X)", without), ("with skip, X + π(X)", with_skip)):
         leaked, lost, background, garment = split_errors(network, clean)
         lines.append(f"{label:<24}{leaked:>14.5f}{lost:>14.5f}{background:>14.4f}{garment:>12.4f}")
 
-    curves = {"π(X), without skip": without, "X + π(X), with skip": with_skip, "the π inside X + π(X)": with_skip.network,
-              "-X, written down": written_down}
+    curves = {"π(X), without skip": without, "X + π(X), with skip": with_skip,
+              "the π inside X + π(X)": with_skip.network, "-X, written down": written_down}
     figure, axes = common.make_figure(6.3, 2.8)
     for color, style, (label, network) in zip(common.COLORS, ("-", "--", "-.", ":"), curves.items()):
         values = singular_values(network, noisy[:JACOBIANS])
@@ -80,9 +82,10 @@ def main():
     axes.legend()
     common.save_figure(setup, figure, "what_the_skip_lets_through.png")
     worst = float((noisy + written_down(noisy)).abs().max().detach())
-    common.report(setup, [f"{IMAGES} validation images, {DRAWS} noise draws of each; MSE split into leaked noise and lost"
-                          " detail, MAE split into background and garment", *lines,
-                          f"X + π(X) with π written down as -X: largest absolute value {worst}"])
+    common.report(setup, [
+        f"{IMAGES} validation images, {DRAWS} noise draws of each: the MSE is leaked noise + lost detail;"
+        " the MAE on background and garment", *lines,
+        f"X + π(X) with π written down as -X: largest absolute value {worst}"])
 
 
 if __name__ == "__main__":

@@ -81,7 +81,8 @@ GARMENTS = {
     "with skip, 3 times the epochs": replace(WITH, epochs=3 * WITH.epochs),
     **{f"{label} skip, {channels} channels": replace(settings, options={"channels": channels})
        for channels in (32, 64) for label, settings in (("without", WITHOUT), ("with", WITH))}}
-BLACK = {f"black images, {channels} channels": replace(WITH, options={"channels": channels}) for channels in (16, 32, 64)}
+BLACK = {f"black images, {channels} channels": replace(WITH, options={"channels": channels})
+         for channels in (16, 32, 64)}
 
 
 @torch.no_grad()
