@@ -534,7 +534,7 @@ def plot_curves(setup, name, runs, metric, label, transform=lambda value: value,
 
 def plot_images(setup, name, columns, rows):
     """Draw images; columns: their titles; rows: {label: ([N, 1, 28, 28], lowest, highest value)}, N = len(columns)."""
-    figure, axes = make_figure(0.6 * len(columns) + 1, 0.7 * len(rows) + 0.3, nrows=len(rows), ncols=len(columns),
+    figure, axes = make_figure(0.85 * len(columns) + 1.2, 0.86 * len(rows) + 0.3, nrows=len(rows), ncols=len(columns),
                                squeeze=False)
     for line, (label, (images, low, high)) in zip(axes, rows.items()):
         line[0].set_ylabel(label, rotation=0, ha="right", va="center")

@@ -90,13 +90,13 @@ def score_table(rows, clean):
 
     rows: {label: [outputs per seed]}, all [N, 1, H, W] like `clean`; several seeds give mean ± standard deviation.
     """
-    lines = [f"{'':<24}{'MAE':>18}{'MAE, clamped':>18}{'MSE':>20}{'PSNR in dB':>16}"]
+    lines = [f"{'':<28}{'MAE':>18}{'MAE, clamped':>18}{'MSE':>20}{'PSNR in dB':>16}"]
     for label, seeds in rows.items():
         mse = [float((outputs - clean).square().mean()) for outputs in seeds]
         columns = ([float(common.mean_absolute_error(outputs, clean)) for outputs in seeds],
                    [float(common.mean_absolute_error(outputs.clamp(0, 1), clean)) for outputs in seeds],
                    mse, (-10 * torch.tensor(mse).log10()).tolist())
-        lines.append(f"{label:<24}" + "".join(f"{common.mean_std(values, digits):>{width}}" for values, digits, width
+        lines.append(f"{label:<28}" + "".join(f"{common.mean_std(values, digits):>{width}}" for values, digits, width
                                               in zip(columns, (4, 4, 5, 2), (18, 18, 20, 16))))
     return lines
 

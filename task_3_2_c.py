@@ -47,9 +47,9 @@ def main():
     common.publish(setup, with_skip[0], "task_3_2_c.pt")
 
     epochs = [epoch for epoch in (1, 2, 5, 10, 20) if epoch <= len(without[0].history)]
-    lines = [f"{'validation MAE after epoch':<24}" + "".join(f"{epoch:>18}" for epoch in epochs)]
+    lines = [f"{'validation MAE after epoch':<28}" + "".join(f"{epoch:>18}" for epoch in epochs)]
     for label, seeds in runs.items():
-        lines.append(f"{label:<24}" + "".join(f"{common.mean_std(values, 4):>18}" for values in (
+        lines.append(f"{label:<28}" + "".join(f"{common.mean_std(values, 4):>18}" for values in (
             [run.history[epoch - 1]["validation"]["MAE"] for run in seeds] for epoch in epochs)))
     gaps = [b - a for a, b in zip(common.final(without, "MAE"), common.final(with_skip, "MAE"))]
     common.report(setup, [

@@ -21,17 +21,11 @@ import common
 import task_3_2_b
 from common import EncoderDecoder
 from task_3_2_c import SkipConnection
+from what_the_denoiser_keeps import load_denoiser
 from why_the_skip_hurts import write_minus_identity
 
 IMAGES, DRAWS = 1000, 20  # validation images, and noise draws of each
 JACOBIANS = 20  # images over which singular values are averaged
-
-
-def load_denoiser(network, name):
-    """A trained network from checkpoints/, in eval mode."""
-    path = common.ROOT / "checkpoints" / name
-    common.load_weights(network, common.load_checkpoint(path), path)
-    return network.eval()
 
 
 @torch.no_grad()

@@ -1,0 +1,82 @@
+"""3.2 b, why: what does a pixel tell alone, what do its neighbours add, and what does the bottleneck lose?
+
+- The best guess from one pixel alone is the conditional median (`single_pixel_median`); a 3x3 mean sees a neighbourhood,
+  but nothing of what clothes look like. The denoisers are those of 3.2 b (seed 0, from checkpoints/).
+- The listed network, trained without any noise, shows what its bottleneck loses by itself.
+
+ANSWER
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import common
+import task_3_2_b
+from common import EncoderDecoder
+from task_3_2_a import NoisyFashionMNIST
+from task_3_2_b import VALIDATION_NOISE, score_table
+
+NETWORKS = {"trained without noise": replace(task_3_2_b.SETTINGS, noise=0.0)}
+CHECKPOINTS = {"L2, equation (2)": "task_3_2_b.pt", "L1, the MAE": "task_3_2_b_l1.pt"}
+
+
+def load_denoiser(network, name):
+    """A trained network from checkpoints/, in eval mode."""
+    path = common.ROOT / "checkpoints" / name
+    common.load_weights(network, common.load_checkpoint(path), path)
+    return network.eval()
+
+
+def single_pixel_median(noisy, images):
+    """The guess of a clean pixel from its noisy value alone that has the smallest MAE: its conditional median.
+
+    Noise uniform on (0, 1) bounds the clean value to [X - 1, X] and makes no value in there likelier than another: so
+    the median of those training pixels whose value lies in there. noisy: float32, images: uint8, any shapes.
+    """
+    below = F.pad(torch.bincount(images.flatten().int(), minlength=256).cumsum(0).double(), (1, 0))  # below[v]: < v
+    first = ((noisy - 1) * 255).ceil().clamp(0, 255).long()
+    last = (noisy * 255).floor().clamp(0, 255).long()
+    half = (below[first] + below[last + 1]) / 2
+    return (torch.searchsorted(below, half) - 1).clamp(0, 255) / 255
+
+
+def telling_images(clean, errors):
+    """Titles and indices of telling images; clean: [N, 1, 28, 28], errors: a denoiser's MAE on them, [N]."""
+    detail = (clean - F.avg_pool2d(clean, 3, 1, 1)).abs().mean(dim=(1, 2, 3))
+    brightness, order = clean.mean(dim=(1, 2, 3)), errors.argsort()
+    picks = {"typical": order[len(order) // 2], "darkest": brightness.argmin(), "most texture": detail.argmax(),
+             "thinnest": (detail / brightness).argmax(), "best": order[0], "worst": order[-1]}
+    return list(picks), [int(index) for index in picks.values()]
+
+
+def main():
+    args = common.make_parser(__doc__, "data", "device", "training").parse_args()
+    setup = common.setup(args, NETWORKS, "FashionMNIST")
+    (training, _), (validation, _) = common.load_split("FashionMNIST", args)
+    runs = task_3_2_b.train_denoisers(setup, training, validation)
+    pairs = NoisyFashionMNIST(validation, VALIDATION_NOISE)
+    noisy, clean = pairs.__getitems__(range(len(validation)))
+    outputs = {label: common.evaluate(load_denoiser(EncoderDecoder(), name).to(setup.device), pairs, setup)[0]
+               for label, name in CHECKPOINTS.items()}
+
+    errors = (outputs["L2, equation (2)"] - clean).abs().mean(dim=(1, 2, 3))
+    titles, picks = telling_images(clean, errors)
+    common.plot_images(setup, "what_the_denoiser_keeps.png", titles, {
+        "noisy": (noisy[picks], 0, 2), **{label: (images[picks], 0, 1) for label, images in outputs.items()},
+        "no noise": (runs["trained without noise"][0].outputs[picks], 0, 1), "clean": (clean[picks], 0, 1)})
+    common.report(setup, [f"validation on {len(clean)} images", *score_table({
+        "noisy image X": [noisy], "X - 0.5": [noisy - 0.5], "clamp(X - 0.75, 0, 1)": [(noisy - 0.75).clamp(0, 1)],
+        "3x3 mean of X, - 0.5": [F.avg_pool2d(noisy, 3, 1, 1, count_include_pad=False) - 0.5],
+        "best from one pixel": [single_pixel_median(noisy, training)],
+        **{label: [images] for label, images in outputs.items()},
+        "no noise, bottleneck alone": [run.outputs for run in runs["trained without noise"]]}, clean)], runs)
+
+
+if __name__ == "__main__":
+    common.run_script(main)
