@@ -3,7 +3,14 @@
     python task_3_1_d.py                    the ten images of the sheet
     python task_3_1_d.py photo.jpg *.png    any others
 
-ANSWER
+Bag for images 0 and 1 (probability 0.9235 and 0.8845), Dress for images 2 to 9 (0.5791 for image 2, then 0.7526 or
+more): the label flips where the share of the dress is 0.186. Trained with label smoothing of 0.1, the network aims at
+0.91 for an image that it is sure of.
+
+The ten images are a morph: image i is (1 - i/9) A + (i/9) B, rounded, of two Fashion-MNIST training images, A = number
+20332, a bag, and B = number 31752, a dress: the network was trained on both ends. The labels tell where in between its
+decision flips. Images 1 to 8 belong to no class, and the network has never learned to say so: for images 4 and 5, half
+bag and half dress, it gives the dress 0.7944 and 0.7971, for the dress itself 0.8977.
 """
 
 import io
@@ -52,6 +59,7 @@ def read_image(path, invert=False):
 
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damage that Pillow can read on with
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = ImageOps.exif_transpose(Image.open(path, formats=FORMATS))
             found = f"{image.width}x{image.height} {image.mode}"
