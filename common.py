@@ -450,12 +450,14 @@ def load_checkpoint(path):
     Raises UserError if the file is not such a checkpoint.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        assert isinstance(state["weights"], dict) and isinstance(state["history"], list)
-        return state
+        content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {display_path(path)}: {error.strerror}") from None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        assert isinstance(state["weights"], dict) and isinstance(state["history"], list)
+        return state
     except Exception:  # a damaged or hostile file can fail in any way
         raise UserError(f"{display_path(path)} is no checkpoint of this project (damaged, or from elsewhere)") from None
 

@@ -1,7 +1,7 @@
-"""Draw a stand-in for MNIST and Fashion-MNIST, in the same files: to try the scripts without a network.
+"""Make synthetic data in place of MNIST and Fashion-MNIST, in the same files: to try the scripts without a network.
 
-    python tests/stand_in.py data-drawn
-    python task_3_1_a.py --data-dir data-drawn
+    python tests/stand_in.py data-synthetic
+    python task_3_1_a.py --data-dir data-synthetic
 
 Ten digits and ten garments, each shifted, dimmed and sprinkled at random. No result on them is ever recorded.
 """
@@ -51,7 +51,7 @@ def draw_images(name, count, rng):
 
 
 def write_stand_in(folder, train=6000, test=1000):
-    """Write both data sets into a folder, in torchvision's layout."""
+    """Write both synthetic data sets into a folder, in torchvision's layout."""
     rng = np.random.default_rng(0)
     for name in ("MNIST", "FashionMNIST"):
         raw = Path(folder) / name / "raw"

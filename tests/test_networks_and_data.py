@@ -7,14 +7,17 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 
 import common
+import task_3_1_a
 import task_3_1_b
 import task_3_1_c
 import task_3_2_b
-import task_3_2_c
 from common import ConvNet, EncoderDecoder, FashionNet, LabelledImages
 from task_3_2_a import NoisyFashionMNIST
 from task_3_2_b import UNet
-from task_3_2_c import Skip
+from task_3_2_c import SkipConnection
+from what_the_denoiser_keeps import single_pixel_median
+from why_the_skip_hurts import write_minus_identity
+from what_the_skip_lets_through import singular_values, split_errors
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def test_without_the_third_relu_two_layers_are_one_linear_map():
     assert not is_linear(nn.Sequential(third_convolution, relu, flatten, linear))
 
 
-@pytest.mark.parametrize("make_network", [EncoderDecoder, UNet, lambda: Skip(EncoderDecoder())])
+@pytest.mark.parametrize("make_network", [EncoderDecoder, UNet, SkipConnection])
 def test_denoisers_keep_the_shape_of_the_image(make_network):
     noisy = torch.rand(2, 1, 28, 28)
     assert make_network()(noisy).shape == noisy.shape
@@ -61,8 +64,8 @@ def test_encoder_decoder_is_the_sheets_list():
 
 
 def test_skip_connection_is_equation_3():
-    noisy, network = torch.rand(2, 1, 28, 28), EncoderDecoder()
-    assert torch.equal(Skip(network)(noisy), noisy + network(noisy))
+    noisy, network = torch.rand(2, 1, 28, 28), SkipConnection()
+    assert torch.equal(network(noisy), noisy + network.network(noisy))
 
 
 def test_output_size_formula():
@@ -70,38 +73,54 @@ def test_output_size_formula():
     assert [task_3_1_b.valid_output_size(size) for size in (3, 4, 5, 28)] == [1, 1, 2, 13]
 
 
-def test_layer_list_has_names_types_and_shapes():
-    rows = task_3_1_b.layers(ConvNet(), torch.zeros(1, 1, 28, 28))
-    assert rows[0] == ("features.0", "Conv2d", [1, 32, 28, 28])
-    assert rows[-1] == ("classifier.3", "Linear", [1, 10])
-    assert len(rows) == 10
-
-
-def test_accuracy_is_a_share_not_a_count():
+def test_accuracy_is_in_percent_not_a_count():
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0], [0.0, 1.0]])
-    assert common.accuracy(logits, torch.tensor([0, 1, 1, 1])) == 0.75
+    assert common.accuracy(logits, torch.tensor([0, 1, 1, 1])) == 75
 
 
 def test_denoising_measures_by_hand():
     clean, outputs = torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2)
     outputs[0] = torch.tensor([[3.0, 0.0], [4.0, 0.0]])  # norm 5, mean 7/4; the other image is perfect
     assert task_3_2_b.image_l2_norm(outputs, clean) == 2.5
-    mae, clamped, mse, psnr = task_3_2_b.scores(outputs, clean)
-    assert (mae, clamped, mse) == (7 / 8, 2 / 8, 25 / 8)
-    assert psnr == pytest.approx(-4.9485, abs=1e-4)
+    header, line = task_3_2_b.score_table({"by hand": [outputs]}, clean)
+    assert line.removeprefix("by hand").split() == ["0.8750", "0.2500", "3.12500", "-4.95"]
+    assert header.split("  ")[-1].strip() == "PSNR in dB"
 
 
-def test_noise_left():
-    clean = torch.rand(20, 1, 28, 28)
-    noisy = clean + torch.rand(clean.shape)
-    assert task_3_2_c.noise_left(noisy, noisy, clean) == pytest.approx(1, abs=1e-4)
-    assert task_3_2_c.noise_left(clean, noisy, clean) == 0
-    assert task_3_2_c.noise_left(clean + (noisy - clean) / 4, noisy, clean) == pytest.approx(1 / 4, abs=1e-4)
+def test_score_table_gives_mean_and_standard_deviation_over_seeds():
+    clean = torch.zeros(1, 1, 2, 2)
+    line = task_3_2_b.score_table({"two seeds": [clean + 0.2, clean + 0.4]}, clean)[1]
+    assert "0.3000 ± 0.1414" in line
 
 
-def test_crossing_of_two_curves():
-    assert task_3_2_c.crossing((0, 1, 2), (1, 1, 1), (0, 0.5, 1.5)) == 1.5
-    assert task_3_2_c.crossing((0, 1), (1, 1), (2, 3)) is None
+def test_single_pixel_median_minimises_the_error_by_brute_force():
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (30, 1, 4, 4), dtype=torch.uint8)
+    images[:20] //= 8  # mostly dark
+    clean = images.float() / 255
+    for value in (0.05, 0.5, 1.03, 1.6):
+        possible = clean[(clean <= value) & (clean >= value - 1)]
+        losses = [(possible - guess).abs().mean() for guess in torch.arange(256) / 255]
+        guess = single_pixel_median(torch.tensor([value]), images)
+        assert (possible - guess).abs().mean() == pytest.approx(min(losses), abs=1e-6)
+
+
+def test_written_down_weights_are_minus_the_identity():
+    network = EncoderDecoder()
+    write_minus_identity(network)
+    noisy = 2 * torch.rand(3, 1, 28, 28)
+    assert torch.equal(network(noisy), -noisy)
+    assert torch.allclose(singular_values(network, noisy), torch.ones(784))
+
+
+def test_errors_are_split_into_leaked_noise_and_lost_detail():
+    torch.manual_seed(0)
+    clean = torch.rand(30, 1, 28, 28) * (torch.rand(30, 1, 28, 28) < 0.5)
+    leaked, lost, background, garment = split_errors(lambda noisy: noisy, clean)
+    assert leaked == pytest.approx(1 / 12, rel=0.02) and lost == pytest.approx(1 / 4, rel=0.02)
+    assert background == pytest.approx(1 / 2, rel=0.02) and garment == pytest.approx(1 / 2, rel=0.02)
+    leaked, lost, background, garment = split_errors(lambda noisy: torch.zeros_like(noisy), clean)
+    assert leaked == 0 and background == 0 and lost == pytest.approx(clean.square().mean())
 
 
 def test_confusion_matrix_rows_are_the_true_classes():
@@ -112,7 +131,7 @@ def test_confusion_matrix_rows_are_the_true_classes():
 def test_every_image_draws_its_own_flip_and_shift(images):
     original = images[:1].float().repeat(64, 1, 1, 1)
     torch.manual_seed(0)
-    changed = common.random_affine(original, shift=2, flip=True)
+    changed = task_3_1_a.random_affine(original, shift=2, flip=True)
     padded = nn.functional.pad(original[:1], (2, 2, 2, 2))
     possible = [crop for image in (padded, padded.flip(-1)) for y in range(5) for x in range(5)
                 for crop in [image[..., y:y + 28, x:x + 28]]]
@@ -121,25 +140,25 @@ def test_every_image_draws_its_own_flip_and_shift(images):
     assert len(found) > 20  # of 50
 
 
-def test_random_affine_turns_and_scales_as_torchvision_does(images, monkeypatch):
+def test_random_affine_rotates_and_scales_as_torchvision_does(images, monkeypatch):
     image = images[:1].float() / 255
-    assert torch.allclose(common.random_affine(image), image, atol=1e-5)
+    assert torch.allclose(task_3_1_a.random_affine(image), image, atol=1e-5)
     monkeypatch.setattr(torch, "rand", torch.ones)  # the largest angle and factor
-    changed = common.random_affine(image, degrees=20, scale=0.25)
+    changed = task_3_1_a.random_affine(image, degrees=20, scale=0.25)
     expected = affine(image, angle=-20, translate=[0, 0], scale=1 / 1.25, shear=0,
                       interpolation=InterpolationMode.BILINEAR)
     assert torch.allclose(changed, expected, atol=0.02)
     assert not torch.allclose(changed, image, atol=0.2)
 
 
-def test_augmentation_cuts_a_rectangle_into_about_every_second_image():
+def test_random_erasing_blackens_a_rectangle_with_probability_one_half():
     torch.manual_seed(0)
-    inside = task_3_1_c.augment(torch.ones(400, 1, 28, 28))[:, 0, 1:-1, 1:-1]  # where no shift by a pixel reaches
-    holes = inside.isclose(torch.zeros(()))
-    rows, columns = holes.any(dim=2), holes.any(dim=1)
-    assert torch.equal(holes, rows[:, :, None] & columns[:, None, :])
+    inside = task_3_1_c.random_clothes(torch.ones(400, 1, 28, 28))[:, 0, 1:-1, 1:-1]  # where no shift by a pixel reaches
+    erased = inside.isclose(torch.zeros(()))
+    rows, columns = erased.any(dim=2), erased.any(dim=1)
+    assert torch.equal(erased, rows[:, :, None] & columns[:, None, :])
     assert 3 <= max(rows.sum(dim=1).max(), columns.sum(dim=1).max()) <= 11
-    assert 0.4 < holes.any(dim=(1, 2)).float().mean() < 0.6
+    assert 0.4 < erased.any(dim=(1, 2)).float().mean() < 0.6
 
 
 def test_batches_hold_every_image_once(images):
@@ -157,7 +176,8 @@ def test_noise_is_uniform_added_and_not_clamped(images):
     assert clean.min() >= 0 and clean.max() <= 1 and noisy.max() > 1.9
     assert noise.min() > -1e-6 and noise.max() < 1 + 1e-6
     assert noise.mean() == pytest.approx(1 / 2, abs=0.01) and noise.var() == pytest.approx(1 / 12, abs=0.002)
-    assert abs((noise[:, 0, 0, 0] - noise[:, 0, 0, 1]).mean()) > 0  # each pixel has its own
+    for neighbours in (noise[..., 1:] - 1 / 2) * (noise[..., :-1] - 1 / 2), (noise[1:] - 1 / 2) * (noise[:-1] - 1 / 2):
+        assert abs(neighbours.mean()) < 0.002  # independent per pixel and per image: equal ones would give 1/12
 
 
 def test_training_noise_is_fresh_and_validation_noise_is_fixed(images):

@@ -23,8 +23,8 @@ def checkpoint(tmp_path):
 def test_probabilities_sum_to_one_over_the_classes(checkpoint):
     """The template's Softmax(dim=0) gives a single image 1.0 for each class."""
     images = torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8)
-    together = task_3_1_d.predict(images, checkpoint)
-    alone = task_3_1_d.predict(images[:1], checkpoint)
+    network = task_3_1_d.load_classifier(checkpoint)
+    together, alone = task_3_1_d.predict(images, network), task_3_1_d.predict(images[:1], network)
     assert together.shape == (3, 10)
     assert torch.allclose(together.sum(dim=1), torch.ones(3)) and torch.allclose(together[:1], alone, atol=1e-5)
     assert alone.max() < 1
@@ -33,8 +33,8 @@ def test_probabilities_sum_to_one_over_the_classes(checkpoint):
 def test_prediction_does_not_depend_on_the_batch(checkpoint):
     """In training mode, batch normalisation would mix the images of a batch."""
     images = torch.randint(0, 256, (501, 1, 28, 28), dtype=torch.uint8)
-    assert torch.allclose(task_3_1_d.predict(images, checkpoint)[-1],
-                          task_3_1_d.predict(images[-1:], checkpoint)[0], atol=1e-5)
+    network = task_3_1_d.load_classifier(checkpoint)
+    assert torch.allclose(task_3_1_d.predict(images, network)[-1], task_3_1_d.predict(images[-1:], network)[0], atol=1e-5)
 
 
 def read(tmp_path, image, name="image.png", **keywords):
@@ -58,6 +58,14 @@ def test_transparent_is_black(tmp_path):
 def test_16_bits_are_scaled_not_cut_off(tmp_path):
     found, _ = read(tmp_path, Image.new("I;16", (28, 28), 128 * 257))
     assert found.unique().tolist() == [128]
+
+
+@pytest.mark.parametrize("top", (1, 255))
+def test_float_images_are_scaled_by_their_range(tmp_path, top):
+    values = torch.linspace(0, top, 784)
+    found, note = read(tmp_path, Image.frombytes("F", (28, 28), values.numpy().tobytes()), "image.tif")
+    expected = (values / top * 255).round().reshape(1, 28, 28)
+    assert (found - expected).abs().max() <= 1 and note == "converted from 28x28 F"
 
 
 def test_wide_images_are_padded_not_squeezed(tmp_path):
@@ -94,8 +102,20 @@ def test_the_ends_of_the_morph_are_a_bag_and_a_dress(script, real_data):
     assert float(rows[0][2]) > 0.5 and float(rows[9][2]) > 0.5
 
 
-def test_ten_images_cannot_be_made_of_drawn_data(drawn, tmp_path, monkeypatch):
+def test_the_morph_runs_from_one_image_to_the_other():
+    first, last = torch.zeros(1, 28, 28, dtype=torch.uint8), torch.full((1, 28, 28), 90, dtype=torch.uint8)
+    assert task_3_1_d.morph_images(first, last, 10)[:, 0, 0, 0].tolist() == list(range(0, 91, 10))
+
+
+def test_the_label_flips_once_along_the_morph_of_the_ten_images(script, real_data):
+    process = script("task_3_1_d", data_dir=real_data)
+    labels = [line.split("\t")[1] for line in process.stdout.splitlines() if line.startswith("img")]
+    flip = float(process.stdout.partition("the label flips where the share of the dress is ")[2].split()[0])
+    assert labels == ["Bag" if number / 9 < flip else "Dress" for number in range(10)]
+
+
+def test_ten_images_cannot_be_made_of_synthetic_data(synthetic, tmp_path, monkeypatch):
     monkeypatch.setattr(task_3_1_d, "SAMPLES", [tmp_path / f"img{i:02}.png" for i in range(10)])
     with pytest.raises(common.UserError, match="published"):
-        task_3_1_d.make_samples(drawn)
+        task_3_1_d.make_samples(synthetic)
     assert not any(path.exists() for path in task_3_1_d.SAMPLES)

@@ -1,7 +1,8 @@
-"""The training loop and the checkpoints."""
+"""The training loop, its randomness, the checkpoints, the records."""
 
-import pickle
-from functools import partial
+import json
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,17 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import common
-from common import LabelledImages, UserError
+import task_3_1_a
+import task_3_1_c
+from common import LabelledImages, Settings, UserError
+from task_3_2_a import NoisyFashionMNIST
+
+
+class Small(nn.Sequential):
+    """A classifier of 28x28 images with batch normalisation."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(196, 10))
 
 
 class Scale(nn.Module):
@@ -24,15 +35,11 @@ class Scale(nn.Module):
         return images.mean(dim=(1, 2, 3)) * self.weight
 
 
-def small_network():
-    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3), nn.ReLU(),
-                         nn.Flatten(), nn.LazyLinear(10))
+def mean_output(outputs, targets):
+    return outputs.mean()
 
 
-def make_small():
-    network = small_network()
-    network(torch.zeros(2, 1, 28, 28))  # settles the linear layer's size
-    return network
+SETTINGS = Settings(network=Small, loss=F.cross_entropy, epochs=2, batch_size=10, lr=1e-3)
 
 
 @pytest.fixture
@@ -43,108 +50,161 @@ def data():
     return LabelledImages(images[:35], labels[:35]), LabelledImages(images[35:], labels[35:])
 
 
-def fit(options, data, make_network=make_small, seed=0, **keywords):
-    return common.fit("run", make_network, data, F.cross_entropy, {"accuracy": common.accuracy}, options, seed,
-                      **keywords)
+@pytest.fixture
+def fit(make_setup, data):
+    """A function that trains with settings and a seed, in a folder of its own."""
+    def train(settings=SETTINGS, seed=0, data=data, folder=None, on_epoch_end=None, **setup):
+        folder = folder or f"{id(object())}-{len(runs)}"
+        runs.append(common.fit("net", data, {"accuracy": common.accuracy} if settings.network is Small else {},
+                               make_setup(folder, net=settings, **setup), seed, on_epoch_end))
+        return runs[-1]
+    runs = []
+    return train
 
 
 def same_weights(network, other):
     return all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values()))
 
 
-def test_gradients_are_fresh_in_every_step(options):
+def observed(rates):
+    """A hook that appends each step's learning rate and momentum."""
+    return register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"][0])))
+
+
+def test_gradients_are_fresh_in_every_step(fit):
     """The template's second bug, zero_grad() missing: the gradients would grow with every step."""
     images = torch.full((30, 1, 28, 28), 255, dtype=torch.uint8)
-    data = [LabelledImages(images, torch.zeros(30, dtype=torch.int64))] * 2
     gradients = []
     hook = register_optimizer_step_pre_hook(
         lambda optimizer, *_: gradients.append(optimizer.param_groups[0]["params"][0].grad.item()))
-    common.fit("run", Scale, data, lambda outputs, targets: outputs.mean(), {}, options, 0)
+    fit(replace(SETTINGS, network=Scale, loss=mean_output), data=[LabelledImages(images, torch.zeros(30))] * 2)
     hook.remove()
     assert gradients == pytest.approx([1.0] * 6)
 
 
-def test_validation_covers_all_images_in_eval_mode(options, data):
-    run = fit(options, data)
+def test_validation_covers_all_images_in_eval_mode(fit, data):
+    run = fit()
     images, labels = data[1].__getitems__(range(20))
-    run.network.eval()
+    assert not run.network.training
     with torch.no_grad():
         logits = run.network(images)
-    assert run.history[-1]["validation loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
-    assert run.history[-1]["validation accuracy"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert torch.allclose(run.outputs, logits, atol=1e-5)
+    last = run.history[-1]["validation"]
+    assert last["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert last["accuracy"] == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item())
 
 
-def test_training_loss_is_the_mean_over_all_images(options, data):
+def test_training_loss_is_the_mean_over_all_images(fit, data):
     """35 images in batches of 10: the last batch of 5 counts half."""
-    options.lr, options.epochs = 1e-12, 1  # weights as at the start
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-    run = fit(options, data, lambda: network)
+    run = fit(replace(SETTINGS, network=lambda: network, lr=1e-12, epochs=1))
     images, labels = data[0].__getitems__(range(35))
     with torch.no_grad():
         expected = F.cross_entropy(network(images), labels).item()
-    assert run.history[0]["training loss"] == pytest.approx(expected, rel=1e-5)
+    assert run.history[0]["training"]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_same_seed_same_weights_whatever_is_validated(options, data):
-    first = fit(options, data).network
-    assert same_weights(first, fit(options, (data[0], data[0])).network)
-    assert not same_weights(first, fit(common.changed(options, seed=[1]), data, seed=1).network)
+class Recorded(LabelledImages):
+    """Labelled images that remember the batches that were asked for."""
+
+    def __init__(self, dataset, augment=None):
+        super().__init__(dataset.images, dataset.labels, augment)
+        self.seen = []
+
+    def __getitems__(self, indices):
+        images, labels = super().__getitems__(indices)
+        self.seen.append((list(indices), images))
+        return images, labels
 
 
-def test_training_learns(options, data):
-    history = fit(common.changed(options, epochs=30, lr=1e-2), data).history
-    assert history[-1]["training loss"] < 0.5 * history[0]["training loss"]
+def seen_by(fit, data, seed, epochs=1, augment=None):
+    """The batches that a training sees, after the one image that TensorBoard's graph is drawn with."""
+    recorded = Recorded(data[0], augment)
+    fit(replace(SETTINGS, epochs=epochs), seed, data=(recorded, data[1]))
+    return recorded.seen[1:]
 
 
-def test_learning_rate_ends_at_zero(options, data):
-    rates = []
-    hook = register_optimizer_step_pre_hook(
-        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]))
-    fit(options, data)
-    fit(options, data, one_cycle=False)
+def test_batch_order_differs_between_seeds_and_epochs_only(fit, data):
+    orders = [[indices for indices, _ in seen_by(fit, data, seed, epochs=2)] for seed in (0, 1, 0)]
+    assert orders[0] == orders[2] and orders[0] != orders[1]
+    assert orders[0][:4] != orders[0][4:]
+    assert orders[0][:4] != orders[1][:4] and orders[0][4:] != orders[1][:4]
+
+
+@pytest.mark.parametrize("augment", (task_3_1_a.random_digits, task_3_1_c.random_clothes))
+def test_augmentation_differs_between_seeds_and_epochs_only(fit, data, augment):
+    same = torch.full((40, 1, 28, 28), 200, dtype=torch.uint8)
+    data = LabelledImages(same, torch.zeros(40, dtype=torch.int64)), data[1]  # so that the order does not matter
+    images = [[images for _, images in seen_by(fit, data, seed, epochs=2, augment=augment)] for seed in (0, 1, 0)]
+    assert all(map(torch.equal, images[0], images[2]))
+    assert not any(map(torch.equal, images[0], images[1]))
+    assert not any(map(torch.equal, images[0][:4], images[0][4:]))
+
+
+def test_noise_differs_between_seeds_and_epochs_only(fit):
+    class Remembering(NoisyFashionMNIST):
+        def __getitems__(self, indices):
+            seen.append(super().__getitems__(indices)[0])
+            return seen[-1], torch.zeros(len(indices), dtype=torch.int64)
+
+    black, noise = torch.zeros(20, 1, 28, 28, dtype=torch.uint8), []
+    for seed in (0, 1, 0):
+        seen = []
+        fit(seed=seed, data=(Remembering(black), Remembering(black, noise_seed=1)))
+        noise.append([batch for batch in seen[1:] if len(batch) == 10])  # two training batches in each of two epochs
+    assert len(noise[0]) == 4 and all(map(torch.equal, noise[0], noise[2]))
+    assert not any(map(torch.equal, noise[0], noise[1]))
+    assert not any(map(torch.equal, noise[0][:2], noise[0][2:]))
+
+
+def test_initial_weights_differ_between_seeds_only(fit):
+    first, second, again = (fit(replace(SETTINGS, lr=1e-12), seed).network for seed in (0, 1, 0))
+    assert same_weights(first, again)
+    assert not torch.allclose(first[0].weight, second[0].weight, atol=1e-3)
+
+
+def test_weights_do_not_depend_on_what_is_validated(fit, data):
+    assert same_weights(fit().network, fit(data=(data[0], data[0])).network)
+
+
+def test_training_learns(fit):
+    history = fit(replace(SETTINGS, epochs=30, lr=1e-2)).history
+    assert history[-1]["training"]["loss"] < 0.5 * history[0]["training"]["loss"]
+
+
+def test_one_cycle_raises_the_rate_for_the_warm_up_and_ends_at_zero(fit):
+    steps = []
+    hook = observed(steps)
+    fit(replace(SETTINGS, epochs=10, warm_up=0.5))
     hook.remove()
-    assert rates[7] < 1e-3 * max(rates[:8]) and max(rates[:8]) == pytest.approx(options.lr, rel=0.3)
-    assert rates[8:] == [options.lr] * 8
+    rates, momenta = zip(*steps)
+    assert len(rates) == 40 and rates.index(max(rates)) in (19, 20) and max(rates) == pytest.approx(1e-3)
+    assert rates[-1] < 1e-5 * max(rates)
+    assert momenta[0] == 0.95 and min(momenta) == pytest.approx(0.85) and momenta.index(min(momenta)) in (19, 20)
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
-def test_muon_turns_a_gradient_into_an_orthogonal_step(dtype):
-    """Jordan et al. 2024: all singular values of the step are about equal, however unequal the gradient's."""
-    torch.manual_seed(0)
-    weight = nn.Parameter(torch.randn(8, 4, 3, 3).to(memory_format=torch.channels_last))
-    before = weight.detach().clone()
-    optimizer = common.Muon([weight], lr=0.1, weight_decay=0.0, dtype=dtype)
-    weight.grad = torch.randn(8, 4, 3, 3) * 10.0 ** torch.arange(0, -8, -1).reshape(8, 1, 1, 1).clamp(min=-2)
-    optimizer.step()
-    step = (before - weight.detach()).flatten(1)
-    values = torch.linalg.svdvals(step) / (0.1 * 0.2 * 36 ** 0.5)
-    assert values.min() > 0.3 and values.max() < 1.3
-    assert (step * weight.grad.flatten(1)).sum(dim=1).min() > 0  # downhill for every filter
-
-
-@pytest.mark.parametrize("shape", ((6, 40), (40, 6)))
-def test_muon_does_with_1x1_filters_what_the_library_does_with_matrices(shape):
-    torch.manual_seed(0)
-    matrix = nn.Parameter(torch.randn(shape))
-    filters = nn.Parameter(matrix.detach().clone()[:, :, None, None])
-    optimizers = (torch.optim.Muon([matrix], lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw"),
-                  common.Muon([filters], lr=0.1, weight_decay=0.2, dtype=torch.bfloat16))
-    for _ in range(5):
-        matrix.grad = torch.randn(shape)
-        filters.grad = matrix.grad[:, :, None, None]
-        for each in optimizers:
-            each.step()
-    assert torch.equal(matrix, filters[:, :, 0, 0])
-
-
-def test_muon_takes_the_filters_between_hidden_layers_and_adamw_all_other_weights(options, data):
-    sizes = []
-    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: sizes.append(
-        (type(optimizer).__name__, sum(weight.numel() for weight in optimizer.param_groups[0]["params"]))))
-    network = fit(options, data, muon=True).network
+def test_a_constant_schedule_is_constant(fit):
+    steps = []
+    hook = observed(steps)
+    fit(replace(SETTINGS, schedule="constant", momentum=(0.9, 0.9)))
     hook.remove()
-    filters = 6 * 4 * 3 * 3
-    assert set(sizes) == {("Muon", filters), ("AdamW", common.parameter_count(network) - filters)}
+    assert set(steps) == {(1e-3, 0.9)}
+
+
+def test_bf16_rounds_but_computes_the_same(fit, data, make_setup):
+    run = fit()
+    exact, rounded = (common.evaluate(run.network, data[1], make_setup(precision=precision))[0]
+                      for precision in ("fp32", "bf16"))
+    assert exact.dtype == rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded) and torch.allclose(exact, rounded, atol=0.05)
+    assert fit(precision="bf16").history[-1]["training"]["loss"] == pytest.approx(
+        run.history[-1]["training"]["loss"], rel=0.02)
+
+
+def test_channels_last_is_left_out_where_it_is_wrong():
+    assert common.memory_format(torch.device("cpu")) == torch.channels_last
+    assert common.memory_format(torch.device("mps")) == torch.contiguous_format
 
 
 class Stop(Exception):
@@ -152,37 +212,40 @@ class Stop(Exception):
 
 
 def stop_after(epoch):
-    def after_epoch(writer, network, now):
+    def on_epoch_end(writers, network, now):
         if now > epoch:
             raise Stop
-    return after_epoch
+    return on_epoch_end
 
 
-@pytest.mark.parametrize("muon", (False, True))
-def test_resumed_run_is_bit_identical(options, data, muon):
-    train = partial(fit, muon=muon)
-    undisturbed = train(common.changed(options, epochs=4), data)
-    options = common.changed(options, epochs=4, checkpoint_dir=options.checkpoint_dir / "resumed", resume=True)
+def test_resumed_training_is_bit_identical(fit, tmp_path):
+    settings = replace(SETTINGS, epochs=4)
+    undisturbed = fit(settings)
     for epoch in (1, 3):
         with pytest.raises(Stop):
-            train(options, data, after_epoch=stop_after(epoch))
-    resumed = train(options, data)
-    assert same_weights(undisturbed.network, resumed.network)
+            fit(settings, folder="resumed", on_epoch_end=stop_after(epoch))
+    resumed = fit(settings, folder="resumed")
+    assert same_weights(undisturbed.network, resumed.network) and torch.equal(undisturbed.outputs, resumed.outputs)
     drop_time = lambda history: [{**row, "seconds": 0} for row in history]  # noqa: E731
     assert drop_time(undisturbed.history) == drop_time(resumed.history)
-    assert [path.name for path in options.checkpoint_dir.iterdir()] == ["run.pt"]
+    folder = tmp_path / "resumed" / "net" / "seed0"
+    assert sorted(path.name for path in folder.iterdir()) == ["training", "validation", "weights.pt"]
 
 
-def test_resume_under_other_settings_is_refused(options, data):
-    fit(options, data)
-    with pytest.raises(UserError, match="another epochs"):
-        fit(common.changed(options, epochs=3, resume=True), data)
-
-
-def test_resume_of_a_finished_run_trains_nothing(options, data):
-    finished = fit(options, data)
-    again = fit(common.changed(options, resume=True), data, after_epoch=stop_after(0))
+def test_resume_of_a_finished_training_trains_nothing(fit):
+    finished = fit(folder="once")
+    again = fit(folder="once", on_epoch_end=stop_after(0))
     assert again.history == finished.history and same_weights(again.network, finished.network)
+    assert torch.equal(again.outputs, finished.outputs)
+
+
+def test_settings_are_saved_by_name():
+    saved = replace(task_3_1_c.IMPROVED, limit=7).as_dict()
+    assert saved["network"] == "FashionNet" and saved["augment"] == "random_clothes" and saved["limit"] == 7
+    assert json.loads(json.dumps(saved)) == saved
+    assert all(replace(SETTINGS, **change).as_dict() != SETTINGS.as_dict() for change in (
+        {"loss": mean_output}, {"augment": task_3_1_c.random_clothes}, {"noise": 0.5}, {"options": {"a": 1}},
+        {"warm_up": 0.1}, {"momentum": (0.9, 0.9)}, {"optimizer": torch.optim.Adam}, {"holdout": True}))
 
 
 def test_file_is_whole_or_old(tmp_path, monkeypatch):
@@ -194,50 +257,72 @@ def test_file_is_whole_or_old(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-class Hostile:
-    """A pickle that creates a file when it is loaded as code."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
-def test_checkpoint_is_data_not_code(tmp_path):
-    trace = tmp_path / "trace"
-    for name, write in (("torch", lambda file: torch.save(Hostile(trace), file)),
-                        ("pickle", lambda file: pickle.dump(Hostile(trace), file)),
-                        ("text", lambda file: file.write(b"not a checkpoint")),
-                        ("empty", lambda file: None),
-                        ("list", lambda file: torch.save([1, 2], file))):
-        with open(tmp_path / name, "wb") as file:
-            write(file)
-        with pytest.raises(UserError, match="not a checkpoint"):
-            common.load_checkpoint(tmp_path / name)
-    assert not trace.exists()
+def test_file_is_put_in_place_by_a_rename(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    common.replace_file(path, b"old")
+    seen = []
+    monkeypatch.setattr("os.replace", lambda source, target: seen.append((source.read_bytes(), target.read_bytes())))
+    common.replace_file(path, b"new")
+    assert seen == [(b"new", b"old")]
 
 
-def test_truncated_checkpoint(options, data, tmp_path):
-    fit(options, data)
-    content = (tmp_path / "run.pt").read_bytes()
-    (tmp_path / "run.pt").write_bytes(content[:len(content) // 2])
-    with pytest.raises(UserError, match="not a checkpoint"):
-        common.load_checkpoint(tmp_path / "run.pt")
+@pytest.mark.parametrize("write", (
+    lambda path: path.write_bytes(b"not a checkpoint"), lambda path: path.write_bytes(b""),
+    lambda path: torch.save([1, 2], path), lambda path: path.mkdir(), lambda path: None))
+def test_what_is_no_checkpoint_is_refused(tmp_path, write):
+    write(tmp_path / "net.pt")
+    with pytest.raises(UserError, match="no checkpoint|cannot read"):
+        common.load_checkpoint(tmp_path / "net.pt")
+
+
+def test_truncated_checkpoint_is_refused(fit):
+    path = fit().weights_file
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match="no checkpoint"):
+        common.load_checkpoint(path)
 
 
 def test_record_replaces_the_same_command_and_keeps_the_rest(tmp_path, monkeypatch):
-    monkeypatch.setattr(common, "HERE", tmp_path)
+    monkeypatch.setattr(common, "ROOT", tmp_path)
     script = tmp_path / "task.py"
     script.write_text('"""Doc."""\n\nprint()\n')
     common.record(script, ["--seed", "0", "1", "--record"], ["first", "", "end"])
     common.record(script, ["--loss", "l1", "--data-dir", "/elsewhere"], ["other"])
-    common.record(script, ["--record", "--seed", "0", "1", "--resume"], ["second", "", "end"])
+    common.record(script, ["--record", "--seed", "0", "1", "--resume", "--log-dir=x"], ["second", "", "end"])
     assert script.read_text() == (
         '"""Doc."""\n\nprint()\n' + common.MARK +
         "# $ python task.py --seed 0 1\n# second\n#\n# end\n\n# $ python task.py --loss l1\n# other\n")
 
 
 def test_mean_and_standard_deviation():
-    assert common.mean_std([0.99, 0.98, 1.0], 100) == "99.00 ± 1.00"  # n - 1 in the denominator
+    assert common.mean_std([99.0, 98.0, 100.0]) == "99.00 ± 1.00"  # n - 1 in the denominator
     assert common.mean_std([0.5]) == "0.50"
+
+
+def test_a_path_on_another_drive_is_displayed_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.setattr("os.path.relpath", lambda path: (_ for _ in ()).throw(ValueError("path is on mount 'D:'")))
+    assert common.display_path(tmp_path) == str(tmp_path)
+
+
+@pytest.mark.parametrize("stop, status, note", [
+    (KeyboardInterrupt(), 130, None), (common.Terminated(), 143, None), (KeyboardInterrupt(), 130, "--resume")])
+def test_an_interruption_advises_resume_only_while_training(monkeypatch, capsys, stop, status, note):
+    def main():
+        if note:
+            stop.add_note(note)
+        raise stop
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as exit:
+        common.run_script(main)
+    error = capsys.readouterr().err
+    assert exit.value.code == status and len(error.splitlines()) == 1 and ("--resume" in error) == bool(note)
+
+
+def test_an_error_in_another_thread_is_not_hidden(monkeypatch):
+    seen = []
+    monkeypatch.setattr("threading.__excepthook__", seen.append)
+    disk, bug = (type("Failure", (), {"exc_type": kind}) for kind in (OSError, RuntimeError))
+    common.thread_failed(disk)
+    common.thread_failed(bug)
+    assert seen == [bug]
