@@ -61,7 +61,9 @@ def read_image(path, invert=False):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about damage that Pillow can read on with
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = ImageOps.exif_transpose(Image.open(path, formats=FORMATS))
+            image = Image.open(path, formats=FORMATS)
+            assert image.width * image.height <= 2 ** 25, "it has more than 33 million pixels"
+            image = ImageOps.exif_transpose(image)
             found = f"{image.width}x{image.height} {image.mode}"
             if image.mode.startswith(("I", "F")):  # integers to 65535 or floats to 1: convert() would cut off at 255
                 top = 65535 if image.mode != "F" else 1 if image.getextrema()[1] <= 1 else 255

@@ -57,7 +57,7 @@ def main():
     write_minus_identity(written_down)
     images, _ = common.load("FashionMNIST", False, args.data_dir)
     pairs = task_3_2_b.NoisyFashionMNIST(images[:IMAGES], task_3_2_b.VALIDATION_NOISE)
-    noisy, clean = pairs.__getitems__(range(IMAGES))
+    noisy, clean = pairs.__getitems__(range(len(pairs)))
 
     lines = [f"{'':<24}{'leaked noise':>14}{'lost detail':>14}{'background':>14}{'garment':>12}"]
     for label, network in (("without skip, π(X)", without), ("with skip, X + π(X)", with_skip)):
@@ -77,7 +77,7 @@ def main():
     common.save_figure(setup, figure, "what_the_skip_lets_through.png")
     worst = float((noisy + written_down(noisy)).abs().max().detach())
     common.report(setup, [
-        f"{IMAGES} validation images, {DRAWS} noise draws of each: the MSE is leaked noise + lost detail;"
+        f"{len(pairs)} validation images, {DRAWS} noise draws of each: the MSE is leaked noise + lost detail;"
         " the MAE on background and garment", *lines,
         f"X + π(X) with π written down as -X: largest absolute value {worst}"])
 

@@ -101,7 +101,8 @@ def main():
     runs = train_denoisers(of_kind(GARMENTS), training, validation)
     runs |= train_denoisers(of_kind(BLACK), torch.zeros_like(training), torch.zeros_like(validation))
 
-    noisy, _ = task_3_2_b.NoisyFashionMNIST(validation[:500], task_3_2_b.VALIDATION_NOISE).__getitems__(range(500))
+    pairs = task_3_2_b.NoisyFashionMNIST(validation[:500], task_3_2_b.VALIDATION_NOISE)
+    noisy, _ = pairs.__getitems__(range(len(pairs)))
     lines = [f"{'':<34}{'epochs':>8}{'MAE':>18}   dead channels per seed"]
     for name, seeds in runs.items():
         dead = ", ".join(str(dead_channels(run, noisy, setup)) for run in seeds)

@@ -1,11 +1,13 @@
-"""The scripts as a user runs them: on drawn data, in processes of their own."""
+"""The scripts as a user runs them: on synthetic data, in processes of their own."""
 
+import hashlib
 import os
 import re
+import shutil
 import signal
+import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,11 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import common
 from conftest import ROOT
-from task_3_1_c import ABLATION
+
+TASKS = sorted(path.stem for path in ROOT.glob("task_3_*.py"))
+EXPERIMENTS = sorted(f"report/{path.stem}" for path in ROOT.glob("report/*.py"))
 
 
 def assert_one_line_error(process, text):
@@ -31,64 +36,63 @@ def only(folder, pattern):
     return found[0]
 
 
-def scalars(folder, tag):
-    """A TensorBoard curve as [(step, value)]."""
-    events = EventAccumulator(str(folder)).Reload()
-    return [(event.step, event.value) for event in events.Scalars(tag)]
+def hashes(root=ROOT):
+    """What is published: {path: hash} of checkpoints/ and report/."""
+    return {path: hashlib.md5(path.read_bytes()).hexdigest() for folder in ("checkpoints", "report")
+            for path in (root / folder).rglob("*") if path.is_file() and path.suffix != ".pyc"}
 
 
-def test_3_1_a_trains_plots_logs_and_keeps_a_quick_try_apart(script, tmp_path):
-    process = script("task_3_1_a", "--epochs", 2, "--seed", 0, 1)
+@pytest.mark.parametrize("options", [("--seed", 7), ("--epochs", 2, "--seed", 0, 1), ("--lr", 1e-4, "--epochs", 1)])
+def test_3_1_a_keeps_a_try_in_its_own_folder(script, tmp_path, options):
+    before = hashes()
+    options = (*options, "--epochs", 1) if "--epochs" not in options else options
+    process = script("task_3_1_a", *options, "--checkpoint-dir", tmp_path / "weights")
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""  # no progress bar in a pipe, no warnings
-    assert re.search(r"validation accuracy after epoch 2: \d+\.\d\d ± \d+\.\d\d % on 100 images", process.stdout)
-    assert process.stdout.strip().endswith(f"tensorboard --logdir {os.path.relpath(tmp_path / 'runs', tmp_path)}")
-    runs = tmp_path / "runs" / "task_3_1_a"
-    assert Image.open(only(runs, "task_3_1_a.png")).width > 500
-    last = scalars(only(runs, "task_3_1_a-seed1"), "accuracy/validation")
-    assert [step for step, _ in last] == [1, 2]
-    events = EventAccumulator(str(only(runs, "task_3_1_a-seed0"))).Reload()
-    assert set(events.Tags()["scalars"]) == {
-        "loss/training", "loss/validation", "accuracy/training", "accuracy/validation", "learning rate"}
-    assert events.Tags()["graph"]
-    assert only(runs, "task_3_1_a.pt") and not list(runs.rglob("*.partial.pt"))
+    assert hashes() == before
+    folder = only(tmp_path / "runs", "results.txt").parent
+    assert f'tensorboard --logdir "{os.path.relpath(folder, tmp_path)}"' in process.stdout.splitlines()[-1]
+    seed = 7 if 7 in options else 0
+    assert f"weights: {os.path.relpath(folder, tmp_path)}/plain/seed{seed}/weights.pt" in process.stdout
+    assert (tmp_path / "weights" / "task_3_1_a.pt").exists()
+    assert Image.open(folder / "figures" / "task_3_1_a.png").width > 1000
+    assert re.search(r"validation accuracy after epoch \d: \d+\.\d\d( ± \d+\.\d\d)? % on 100 images", process.stdout)
 
 
-def test_3_1_a_with_augmentation_is_a_run_of_its_own(script, tmp_path):
-    plain = script("task_3_1_a", "--epochs", 1)
-    augmented = script("task_3_1_a", "--epochs", 1, "--augment")
-    assert plain.returncode == augmented.returncode == 0, augmented.stderr
-    loss = r"training loss (\S+)"
-    assert re.search(loss, plain.stdout)[1] != re.search(loss, augmented.stdout)[1]
-    assert only(tmp_path, "task_3_1_a.pt") and only(tmp_path, "task_3_1_a_augmented.pt")
+def test_training_and_validation_share_their_charts(script, tmp_path):
+    assert script("task_3_1_a", "--epochs", 2).returncode == 0
+    tags = {}
+    for kind in ("training", "validation"):
+        events = EventAccumulator(str(only(tmp_path, kind))).Reload()
+        tags[kind] = set(events.Tags()["scalars"])
+        assert [event.step for event in events.Scalars("accuracy")] == [1, 2]
+    assert tags["validation"] == {"loss", "accuracy"} and tags["training"] == {"loss", "accuracy", "learning rate"}
 
 
-def test_3_1_b_prints_table_and_names(script):
+def test_3_1_a_trains_on_augmented_digits_as_well(script, tmp_path):
+    process = script("task_3_1_a", "--epochs", 1, "--augment")
+    losses = re.findall(r"training loss (\S+),", process.stdout)
+    assert len(losses) == 2 and losses[0] != losses[1], process.stderr
+    assert only(tmp_path, "task_3_1_a_augmented.png")
+
+
+def test_3_1_b_prints_names_and_shapes(script):
     process = script("task_3_1_b")
+    assert "Total params: 6,444,170" in process.stdout, process.stderr
+    assert re.search(r"Conv2d-5 +\[-1, 32, 28, 28\]", process.stdout)
+
+
+def test_3_1_c_and_its_checkpoints_in_3_1_d(script, tmp_path):
+    process = script("task_3_1_c", "--epochs", 1, "--limit", 60, "--checkpoint-dir", tmp_path / "weights")
     assert process.returncode == 0, process.stderr
-    assert "Total params: 6,444,170" in process.stdout
-    assert re.search(r"features\.4 +Conv2d +\[1, 32, 28, 28\]", process.stdout)
-
-
-def test_3_1_c_and_its_checkpoint_in_3_1_d(script, tmp_path):
-    process = script("task_3_1_c", "--epochs", 1, "--checkpoint-dir", tmp_path / "weights")
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.count("validation accuracy") >= 4
-    assert only(tmp_path, "task_3_1_c_confusion.png")
-    for name in ("task_3_1_c", "task_3_1_c_base", "task_3_1_c_base_augmented"):
-        image = tmp_path / "grey.png"
-        Image.new("L", (28, 28), 128).save(image)
-        predicted = script("task_3_1_d", image, "--checkpoint", tmp_path / "weights" / f"{name}.pt")
-        assert predicted.returncode == 0, predicted.stderr
-        assert "grey.png\t" in predicted.stdout
-
-
-def test_3_1_c_ablation_trains_all_rows_on_held_out_images(script):
-    process = script("task_3_1_c", "--ablation", "--epochs", 1, "--limit", 60)
-    assert process.returncode == 0, process.stderr
-    table = process.stdout.split("validation\n")[-1]
-    assert len(re.findall(r"^(?:the sheet's|\+ ).* [\d,]+ +\d+\.\d +\d+\.\d\d +\d+\.\d\d$", table, re.M)) == len(ABLATION)
-    assert "6,444,170" in table
+    rows = re.findall(r"^(improved|sheet|sheet_augmented) +[\d,]+ +\d+\.\d +(\S+) +(\S+) +(\S+)$", process.stdout, re.M)
+    assert len(rows) == 3
+    assert all(float(training) - float(validation) == pytest.approx(float(gap), abs=0.02)
+               for _, training, validation, gap in rows)
+    Image.new("L", (28, 28), 128).save(tmp_path / "grey.png")
+    for name in ("task_3_1_c", "task_3_1_c_sheet", "task_3_1_c_sheet_augmented"):
+        predicted = script("task_3_1_d", "grey.png", "--checkpoint", tmp_path / "weights" / f"{name}.pt")
+        assert "grey.png\t" in predicted.stdout, predicted.stderr
 
 
 def test_3_1_d_table_and_conversions(script, tmp_path):
@@ -114,25 +118,78 @@ def test_3_2_a_writes_a_jpeg(script, tmp_path):
 def test_3_2_b_scores_and_pictures(script, tmp_path, options):
     process = script("task_3_2_b", "--epochs", 1, *options)
     assert process.returncode == 0, process.stderr
-    rows = {line[:24].strip(): [float(text) for text in line[24:].split()]
-            for line in process.stdout.splitlines() if re.match(r"(noisy|X|clamp|denoiser).* \d\.\d{4} ", line)}
+    rows = {line[:28].strip(): [float(text) for text in line[28:].split()]
+            for line in process.stdout.splitlines() if re.match(r"(noisy image X|X - 0.5|denoiser) +\d\.\d{4} ", line)}
     assert rows["noisy image X"][0] == pytest.approx(0.5, abs=0.01)
-    assert rows["X - 0.5"][0] == pytest.approx(0.25, abs=0.01)
     assert rows["X - 0.5"][2] == pytest.approx(1 / 12, abs=0.002)
     assert len(rows["denoiser"]) == 4
-    assert only(tmp_path, "*_best_worst.png")
-    events = EventAccumulator(str(only(tmp_path, "task_3_2_b*-seed0"))).Reload()
-    assert [len(events.Images(tag)) for tag in events.Tags()["images"]] == [1, 1]
+    assert only(tmp_path, "task_3_2_b*_images.png")
+    for kind in ("training", "validation"):
+        events = EventAccumulator(str(only(tmp_path, kind))).Reload()
+        assert [len(events.Images(tag)) for tag in events.Tags()["images"]] == [1]
 
 
-def test_3_2_c_compares_and_sweeps(script, tmp_path):
-    process = script("task_3_2_c", "--epochs", 1)
+def test_3_2_c_compares_paired_seeds(script):
+    process = script("task_3_2_c", "--epochs", 1, "--limit", 60, "--seed", 0, 1)
     assert process.returncode == 0, process.stderr
-    assert "without skip" in process.stdout and "with skip" in process.stdout
-    process = script("task_3_2_c", "--epochs", 1, "--limit", 30, "--sweep")
+    maes = [float(text) for text in re.findall(r"^with.*epoch  1/1;.* MAE (\S+); \S+ s$", process.stdout, re.M)]
+    mean = (maes[2] + maes[3] - maes[0] - maes[1]) / 2
+    assert float(re.search(r"changes the MAE by (\S+) ±", process.stdout)[1]) == pytest.approx(mean, abs=2e-4)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_run(script, name):
+    options = () if name.endswith("lets_through") else ("--epochs", 1, "--limit", 20)
+    before = hashes()
+    process = script(name, *options)
     assert process.returncode == 0, process.stderr
-    assert len(re.findall(r"^amplitude ", process.stdout, re.M)) == 6
-    assert only(tmp_path, "task_3_2_c_sweep.png")
+    assert hashes() == before
+
+
+def test_a_run_of_the_tasks_own_settings_publishes(project, synthetic, tmp_path):
+    """In a copy of the project, with the default folder for runs."""
+    run = lambda *options: subprocess.run(  # noqa: E731
+        [sys.executable, project / "task_3_1_a.py", "--data-dir", synthetic, *options], capture_output=True, text=True)
+    assert "not published" in run("--seed", "3").stdout and "not published" in run("--epochs", "1").stdout
+    assert "not published" in run("--holdout").stdout and "not published" in run("--limit", "9").stdout
+    assert not (project / "checkpoints").exists() and not (project / "report" / "figures").exists()
+    process = run("--record")
+    assert process.returncode == 0 and "not published" not in process.stdout, process.stderr
+    assert (project / "checkpoints" / "task_3_1_a.pt").exists()
+    assert (project / "report" / "figures" / "task_3_1_a.png").exists()
+
+
+def test_record_end_to_end(project, synthetic):
+    """The block is what was printed; another command adds its own, at the same time too."""
+    def start(*options):
+        return subprocess.Popen([sys.executable, project / "task_3_2_b.py", "--data-dir", synthetic, "--record", *options],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    processes = [start("--epochs", "1"), start("--loss", "l1", "--log-dir", project / "elsewhere")]
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    source = (project / "task_3_2_b.py").read_text(encoding="utf-8")
+    blocks = {block.split("\n")[0]: block for block in source.partition(common.MARK)[2].rstrip().split("\n\n")}
+    for command, (printed, _) in zip(("--epochs 1", "--loss l1"), outputs):
+        block = blocks[f"# $ python task_3_2_b.py {command}"]
+        assert [line[2:] for line in block.split("\n")[1:]] == [
+            line.rstrip() for line in printed.partition("\n\n")[2].partition("\n\n")[0].splitlines()]
+    for options in (("--limit", "9"), ("--holdout",)):
+        process = start(*options)
+        assert "--record takes full runs" in process.communicate()[1] and process.returncode == 2
+    assert (project / "task_3_2_b.py").read_text(encoding="utf-8") == source
+
+
+def test_holdout_trains_on_other_images_and_never_opens_the_test_set(script, synthetic, tmp_path):
+    shutil.copytree(synthetic / "MNIST", tmp_path / "data" / "MNIST")
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        (tmp_path / "data" / "MNIST" / "raw" / name).write_bytes(b"closed")
+    process = script("task_3_1_a", "--epochs", 1, "--holdout", data_dir=tmp_path / "data")
+    assert "on 50 images" in process.stdout, process.stderr
+    assert_one_line_error(script("task_3_1_a", "--epochs", 1, data_dir=tmp_path / "data"), "damaged")
+    args = common.argparse.Namespace(data_dir=synthetic, holdout=True, limit=None)
+    (training, _), (validation, _) = common.load_split("MNIST", args)
+    everything, _ = common.load("MNIST", True, synthetic)
+    assert torch.equal(torch.cat([training, validation]), everything) and len(validation) == 50
 
 
 def start(*arguments):
@@ -141,52 +198,56 @@ def start(*arguments):
                             text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
-def test_killed_training_resumes_to_identical_weights_and_whole_curves(drawn, tmp_path):
-    """SIGKILL in the second and in the fourth epoch, Ctrl-C in the fifth; then on to the end."""
-    command = [ROOT / "task_3_1_a.py", "--data-dir", drawn, "--epochs", 6, "--batch-size", 20]
-    undisturbed = [*command, "--log-dir", tmp_path / "a", "--checkpoint-dir", tmp_path / "a"]
-    disturbed = [*command, "--log-dir", tmp_path / "b", "--checkpoint-dir", tmp_path / "b"]
-    assert start(*undisturbed).wait() == 0
-    for resume, epoch, number in (([], 1, signal.SIGKILL), (["--resume"], 3, signal.SIGKILL),
-                                  (["--resume"], 4, signal.SIGINT)):
-        process = start(*disturbed, *resume)
-        for line in process.stdout:
-            if f"epoch {epoch:2}/6" in line:
-                break
-        time.sleep(0.2)
-        process.send_signal(number)
-        _, error = process.communicate()
-        assert process.returncode == (130 if number == signal.SIGINT else -number), error
-        if number == signal.SIGINT:
-            assert len(error.strip().splitlines()) == 1 and "--resume" in error
-    process = start(*disturbed, "--resume")
-    output, error = process.communicate()
-    assert process.returncode == 0 and "goes up to epoch" in output, error
-
-    weights = [torch.load(tmp_path / folder / "task_3_1_a.pt", weights_only=True)["weights"] for folder in "ab"]
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-    for tag in ("loss/training", "accuracy/validation"):
-        whole, mended = (scalars(only(tmp_path / folder, "task_3_1_a-seed0"), tag) for folder in "ab")
-        assert [step for step, _ in whole] == list(range(1, 7)) and whole == mended
-
-    process = start(*disturbed, "--resume")
-    assert "goes up to epoch 6" in process.communicate()[0] and process.returncode == 0
-    process = start(*command, "--lr", 0.5, "--resume", "--log-dir", tmp_path / "b", "--checkpoint-dir", tmp_path / "b")
+def interrupted(command, number, epoch=1):
+    """Run a script until it has printed an epoch, then send it a signal; returns (exit status, standard error)."""
+    process = start(*command)
+    for line in process.stdout:
+        if f"epoch {epoch:2}/" in line:
+            break
+    process.send_signal(number)
     _, error = process.communicate()
-    assert process.returncode == 2 and "another learning rate" in error
+    return process.returncode, error
 
 
-def test_resume_of_a_quick_try_finds_it(script):
-    assert "nothing saved" in script("task_3_1_a", "--epochs", 1, "--resume").stdout
-    assert "goes up to epoch 1" in script("task_3_1_a", "--epochs", 1, "--resume").stdout
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX systems")
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_says_how_to_go_on(synthetic, tmp_path, number, status):
+    command = [ROOT / "task_3_2_b.py", "--data-dir", synthetic, "--epochs", 50, "--log-dir", tmp_path]
+    code, error = interrupted(command, number)
+    assert code == status and len(error.strip().splitlines()) == 1 and "--resume" in error
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX systems")
+def test_resume_finds_the_newest_unfinished_run_of_its_settings(synthetic, tmp_path):
+    command = [ROOT / "task_3_2_b.py", "--data-dir", synthetic, "--seed", 0, 1, "--batch-size", 100, "--log-dir", tmp_path]
+    first, second = [*command, "--epochs", 40], [*command, "--epochs", 40, "--loss", "l1"]
+    interrupted(first, signal.SIGKILL)
+    interrupted(second, signal.SIGKILL)
+    older, newer = sorted(path.parent for path in tmp_path.rglob("settings.json"))
+    output, error = start(*first, "--resume").communicate()
+    assert f"continuing {common.display_path(older)}" in output and "continuing after epoch" in output, error
+    assert (older / "results.txt").exists() and not (newer / "results.txt").exists()
+    for other in (first, [*second, "--lr", 0.1], [*second, "--limit", 9]):  # finished; other settings
+        process = start(*other, "--resume")
+        assert "starting from the beginning" in process.stdout.readline()
+        process.kill()
+        process.communicate()
+    with common.lock(newer):  # as if another process were at work there
+        process = start(*second, "--resume")
+        assert "starting from the beginning" in process.stdout.readline()
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize("arguments, text", [
-    (["--epochs", "0"], "not above zero"),
-    (["--lr", "nan"], "not above zero"),
+    (["--epochs", "0"], "is not from 1"),
+    (["--epochs", "1000"], "is not from 1"),
+    (["--lr", "nan"], "is not from"),
+    (["--lr", "zero"], "--lr"),
     (["--nonsense"], "--nonsense"),
+    (["--epoch", "1"], "--epoch"),  # no abbreviations: they would be recorded
     (["--seed", "1", "1"], "different"),
-    (["--seed", "-1"], "from 0 on"),
+    (["--seed", "-1"], "is not from 0"),
     (["--record"], "published"),
     (["--device", "xpu"], "no xpu device"),
 ])
@@ -194,8 +255,7 @@ def test_wrong_options_are_one_line(script, arguments, text):
     assert_one_line_error(script("task_3_1_a", *arguments), text)
 
 
-@pytest.mark.parametrize("name", ["task_3_1_a", "task_3_1_b", "task_3_1_c", "task_3_1_d",
-                                  "task_3_2_a", "task_3_2_b", "task_3_2_c"])
+@pytest.mark.parametrize("name", [*TASKS, *EXPERIMENTS])
 def test_help(script, name):
     process = script(name, "--help")
     assert process.returncode == 0 and "--record" in process.stdout
@@ -207,28 +267,29 @@ def test_no_data_and_no_network_is_one_line(script, tmp_path):
     assert_one_line_error(process, "stand_in.py")
 
 
-def test_damaged_data_is_one_line(script, drawn, tmp_path):
-    import shutil
-    shutil.copytree(drawn, tmp_path / "data")
-    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
-        file = tmp_path / "data" / "MNIST" / "raw" / name
-        content = file.read_bytes()
-        file.write_bytes(content[:len(content) // 2])
-        assert_one_line_error(script("task_3_1_a", data_dir=tmp_path / "data"), "damaged")
-        file.write_bytes(content)
+def test_damaged_data_is_one_line(script, synthetic, tmp_path):
+    shutil.copytree(synthetic, tmp_path / "data")
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    content = (raw / "train-images-idx3-ubyte").read_bytes()
+    (raw / "train-images-idx3-ubyte").write_bytes(content[:len(content) // 2])
+    assert_one_line_error(script("task_3_1_a", data_dir=tmp_path / "data"), "damaged")
+    (raw / "train-images-idx3-ubyte").write_bytes(content)
+    (raw / "train-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, 300) + bytes([11] * 300))
+    assert_one_line_error(script("task_3_1_a", data_dir=tmp_path / "data"), "labels are not 0 to 9")
 
 
 def test_folder_that_cannot_be_written_is_one_line(script, tmp_path):
-    (tmp_path / "file").write_text("")
-    assert_one_line_error(script("task_3_1_a", "--checkpoint-dir", tmp_path / "file" / "x"), "file")
+    (tmp_path / "runs").write_text("")
+    assert_one_line_error(script("task_3_1_a"), "runs")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="ulimit is a POSIX command")
 @pytest.mark.parametrize("kibibytes", [4, 4096])
-def test_full_disk_is_one_line_and_leaves_no_half_file(drawn, tmp_path, kibibytes):
+def test_full_disk_is_one_line_and_leaves_no_half_file(synthetic, tmp_path, kibibytes):
     """A limit to each file stands for the full disk: too small for the curves, or for the 77 MB of training state."""
     process = subprocess.run(
         ["bash", "-c", f'ulimit -f {kibibytes}; exec "$@"', "bash", sys.executable, ROOT / "task_3_1_a.py",
-         "--epochs", "1", "--data-dir", drawn, "--log-dir", tmp_path / "runs"], capture_output=True, text=True)
+         "--epochs", "1", "--data-dir", synthetic, "--log-dir", tmp_path / "runs"], capture_output=True, text=True)
     assert_one_line_error(process, "too large")
     assert not list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.tmp"))
 
