@@ -84,3 +84,18 @@ def main():
 
 if __name__ == "__main__":
     common.run_script(main)
+
+
+# Results, each block printed by the command above it
+
+# $ python report/what_the_skip_lets_through.py
+# 1000 validation images, 20 noise draws of each: the MSE is leaked noise + lost detail; the MAE on background and garment
+#                           leaked noise   lost detail    background     garment
+# without skip, π(X)             0.00363       0.00452        0.0157      0.0837
+# with skip, X + π(X)            0.01095       0.00511        0.0835      0.1089
+# ∂output/∂X, π(X), without skip: 46 of 784 singular values above 0.5, sum of squares 47.6
+# ∂output/∂X, X + π(X), with skip: 212 of 784 singular values above 0.5, sum of squares 246.2
+# ∂output/∂X, the π inside X + π(X): 606 of 784 singular values above 0.5, sum of squares 626.0
+# ∂output/∂X, -X, written down: 784 of 784 singular values above 0.5, sum of squares 784.0
+# X + π(X) with π written down as -X: largest absolute value 0.0
+# (AMD EPYC, 1 thread, fp32, torch 2.15.0+cu132, 1.1 minutes)
