@@ -1,6 +1,7 @@
 """3.1 a) A simple CNN on MNIST: which validation accuracy does it reach after 15 epochs?
 
-ANSWER
+99.34 ± 0.03 % (three seeds; the 10,000 test images, after the last epoch). With `--augment`, trained on shifted, rotated
+and scaled digits, an earlier version reached 99.60 ± 0.03 %. The state of the art is 99.91 %, of an ensemble.
 
 The template's two bugs, each fixed in one line of common.py:
 1. ConvNet: the ReLU after the third convolution was missing. Two linear maps in a row are one linear map, so the third
@@ -8,7 +9,7 @@ The template's two bugs, each fixed in one line of common.py:
 2. train_epoch: `optimizer.zero_grad()` was missing. `backward()` adds to the gradients that are there, so every step
    followed the sum of all gradients since the first iteration instead of its own batch's.
 The missing parts (optimizer, accuracy, log path, data loaders) are in common.py too. A trap besides the two bugs:
-validation has to be in `eval()` mode. What each bug does to the training: `report/what_each_bug_does.py`.
+validation has to be in `eval()` mode.
 """
 
 from dataclasses import replace
@@ -97,7 +98,7 @@ if __name__ == "__main__":
 # state of the art: 99.91 %, an ensemble (An et al. 2020, arXiv:2008.10400)
 # (AMD EPYC, 1 thread, fp32, torch 2.15.0+cu132, 127.0 minutes)
 
-# $ python task_3_1_a.py --augment --seed 0 1 2
+# $ python task_3_1_a.py --augment --seed 0 1 2   [an earlier version: the seeds shared batch order, augmentation and noise; with weight decay]
 # validation accuracy after epoch 15: 99.60 ± 0.03 % on 10000 images
 # state of the art: 99.91 % (An et al. 2020, arXiv:2008.10400, ensemble); 99.84 % (Efficient-CapsNet 2021, one network)
 # (AMD EPYC, 2 threads, bf16, torch 2.15.0+cu132, 17.7 minutes)

@@ -1,6 +1,13 @@
 """3.1 c) Fashion-MNIST with the network of 3.1 a, then with an improved one: what helps, and why?
 
-ANSWER
+With an earlier version (see its record below; the present one has not been measured yet), the sheet's network reached
+93.13 ± 0.25 %, trained on augmented images 93.82 ± 0.06 %, and the improved one, with 1,791,770 weights instead of
+6,444,170 but three times the minutes, 94.92 ± 0.06 % (three seeds; the 10,000 test images, after the last epoch).
+
+The sheet's network memorises its training images: 100.00 % training accuracy against 93.13 %. Trained on flipped, shifted
+and randomly erased images it no longer does (94.96 % on those, harder, images) and validates better. The improved network
+has pooling, batch normalisation and more, narrower layers in place of the one large linear layer that holds nearly all
+the weights of the sheet's network.
 """
 
 from dataclasses import replace
@@ -107,27 +114,9 @@ if __name__ == "__main__":
 
 # Results, each block printed by the command above it
 
-# $ python task_3_1_c.py --seed 0 1 2
+# $ python task_3_1_c.py --seed 0 1 2   [an earlier version: the seeds shared batch order, augmentation and noise; the improved network was trained by Muon]
 # the sheet's network: 6,444,170 parameters, 6.4 minutes, after epoch 15 training accuracy 100.00 ± 0.00 %, validation accuracy 93.13 ± 0.25 %
 # the same, augmented: 6,444,170 parameters, 5.1 minutes, after epoch 15 training accuracy 94.96 ± 0.08 %, validation accuracy 93.82 ± 0.06 %
 # the improved network: 1,791,770 parameters, 16.8 minutes, after epoch 15 training accuracy 98.30 ± 0.03 %, validation accuracy 94.92 ± 0.06 %
 # accuracy of each class in %, improved network, seed 0: T-shirt/top 91.0, Trouser 99.2, Pullover 93.0, Dress 95.7, Coat 93.6, Sandal 98.7, Shirt 83.0, Sneaker 98.5, Bag 99.7, Ankle boot 97.3
 # (AMD EPYC, 2 threads, bf16, torch 2.15.0+cu132, 82.2 minutes)
-
-# $ python task_3_1_c.py --ablation
-# 15 epochs on the first 50,000 training images, validation on the last 10,000; accuracies in %
-#                                            parameters  minutes       training     validation
-# the sheet's network, constant rate          6,444,170      4.1          99.77          91.44
-# + one-cycle learning rate                   6,444,170      3.9         100.00          91.93
-# + label smoothing                           6,444,170      3.9         100.00          92.85
-# + weight decay (= 3.1 a)                    6,444,170      4.0         100.00          92.78
-# + pooling, no large linear layer               19,146      0.9          90.41          89.62
-# + 64, 128, 256 filters                        372,234      4.3          96.33          92.94
-# + batch normalisation                         372,682      4.4         100.00          93.52
-# + second convolution per group              1,147,722      7.3         100.00          93.92
-# + GELU instead of ReLU                      1,147,722      7.5         100.00          94.05
-# + flips, shifts, holes                      1,147,722      8.2          97.01          94.71
-# + batches of 250, rate 3e-3                 1,147,722      7.2          97.33          94.76
-# + Muon, rate 1e-2                           1,147,722      7.6          98.12          94.82
-# + 80, 160, 320 filters (= improved)         1,791,770     13.7          98.41          95.08
-# (AMD EPYC, 2 threads, bf16, torch 2.15.0+cu132, 76.9 minutes)

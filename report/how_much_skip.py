@@ -4,7 +4,7 @@ X -> a X + π(X) with one learned number a contains both of the sheet's networks
 on noise uniform on (0, A). A Wiener filter that passes X with the gain a, against noise of variance A²/12, has
 a = d / (d + A²/12), where d is the energy per pixel of the detail that π loses: d is fitted to the learned values.
 
-ANSWER
+Not recorded yet: run it, and it prints the answer.
 """
 
 import sys

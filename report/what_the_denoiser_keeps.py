@@ -4,7 +4,7 @@
   but nothing of what clothes look like. The denoisers are those of 3.2 b (seed 0, from checkpoints/).
 - The listed network, trained without any noise, shows what its bottleneck loses by itself.
 
-ANSWER
+Not recorded yet: run it, and it prints the answer.
 """
 
 import sys

@@ -7,7 +7,9 @@ The trained networks of 3.2 b and c (seed 0, from checkpoints/) on validation im
 - The singular values of the Jacobian ∂output/∂X tell how many of the 784 directions of the input get through, and how
   strongly: for π and X + π(X), for the π inside the latter, and for the weights written down as -X, all of whose are 1.
 
-ANSWER
+Three times as much noise leaks through with the skip connection, 0.01095 against 0.00363 of the MSE, and slightly more
+detail is lost, 0.00511 against 0.00452. π passes 46 directions with a gain above 0.5, the π inside X + π(X) 606 of the
+784 that it needs.
 """
 
 import sys
