@@ -5,7 +5,7 @@
 
 Bag for images 0 and 1 (probability 0.9235 and 0.8845), Dress for images 2 to 9 (0.5791 for image 2, then 0.7526 or
 more): the label flips where the share of the dress is 0.186. Trained with label smoothing of 0.1, the network aims at
-0.91 for an image that it is sure of.
+91 % for an image that it is sure of.
 
 The ten images are a morph: image i is (1 - i/9) A + (i/9) B, rounded, of two Fashion-MNIST training images, A = number
 20332, a bag, and B = number 31752, a dress: the network was trained on both ends. The labels tell where in between its

@@ -5,7 +5,7 @@ bottleneck of 7 x 7 x 16 = 784. Three explanations for its larger error, each wi
 - *It cannot be represented.* Weights with π(X) = -X exactly can be written down (`write_minus_identity`), so the noise
   does fit through; and a network of the sheet's kind that starts near them either stays good or does not.
 - *It is hard to learn.* Another activation, a smaller learning rate, three times the epochs; the same network on black
-  images, where there is nothing but noise to reproduce (a constant output has an MAE of 0.25).
+  images, where there is nothing but noise to reproduce (the best constant has an MAE of 1/4).
 - *There is too little room.* Twice and four times the channels, without and with the skip connection.
 
 Not recorded yet: run it, and it prints the answer.
