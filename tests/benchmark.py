@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +26,7 @@ from tqdm import tqdm  # noqa: E402
 
 import common  # noqa: E402
 from common import ConvNet, LabelledImages  # noqa: E402
-from task_3_1_a import BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, cross_entropy  # noqa: E402
+from task_3_1_a import SETTINGS  # noqa: E402
 
 TURNS = 3  # of all that take turns
 
@@ -57,22 +58,27 @@ def tutorial(data_dir, images, log_dir):
     return epoch
 
 
+def make_setup(precision, args=None):
+    """A Setup on the CPU that writes nothing."""
+    return common.Setup(device=torch.device("cpu"), precision=precision, seeds=[0], networks={}, folder=None,
+                        publishes=False, args=args, started=time.perf_counter())
+
+
 def ours(data_dir, images, precision):
     """A function that trains and validates for one epoch as task_3_1_a.py does, and its data loader."""
-    args = argparse.Namespace(device=torch.device("cpu"), precision=precision)
+    setup = make_setup(precision)
     (train_images, train_labels), (test_images, test_labels) = (
         common.load("MNIST", train, data_dir) for train in (True, False))
-    loader = common.batches(LabelledImages(train_images[:images], train_labels[:images]), BATCH_SIZE, shuffle=True)
+    training_set = LabelledImages(train_images[:images], train_labels[:images])
+    loader = common.batches(training_set, SETTINGS.batch_size, shuffle=True)
     test_set = LabelledImages(test_images[:images // 6], test_labels[:images // 6])
     network = ConvNet().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
-    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
-    functions = {"loss": cross_entropy, "accuracy": common.accuracy}
+    optimizer, scheduler = common.make_optimizer(network, replace(SETTINGS, schedule="constant"), len(loader))
 
     def train():
-        common.train_epoch(network, loader, functions, [optimizer], [schedule], args)
+        common.train_epoch(network, loader, SETTINGS.loss, {"accuracy": common.accuracy}, optimizer, scheduler, setup)
 
-    return train, lambda: common.infer(network, test_set, args), lambda: sum(1 for _ in loader)
+    return train, lambda: common.evaluate(network, test_set, setup), lambda: sum(1 for _ in loader)
 
 
 def matrix_product_rate(dtype, size=4096):
@@ -96,7 +102,7 @@ def profile(train, largest=8):
 def compare_epochs(data_dir, quick, folder):
     """Rows 1 to 3: an epoch against the tutorial's, the share of the matrix rate, the data path's share."""
     images = 3_000 if quick else 60_000
-    precisions = ["fp32"] + ["bf16"] * common.has_bf16(torch.device("cpu"))
+    precisions = ["fp32"] + ["bf16"] * common.has_fast_bf16(torch.device("cpu"))
     parts = {precision: ours(data_dir, images, precision) for precision in precisions}  # downloads the data, if need be
     rivals = {"tutorial": tutorial(data_dir, images, folder)}
     for precision, (train, validate, _) in parts.items():
@@ -154,24 +160,24 @@ def peak_memory(data_dir, quick, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or common.HERE / "data"))
+    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or common.ROOT / "data"))
     parser.add_argument("--quick", action="store_true", help="a twentieth of an epoch, 3 minutes")
     parser.add_argument("--record", action="store_true", help="write the results into this file's trailing comments")
     args = parser.parse_args()
-    args.started, args.precision = time.perf_counter(), "fp32 and bf16"
+    setup = make_setup("fp32 and bf16" if common.has_fast_bf16(torch.device("cpu")) else "fp32", args)
     torch.manual_seed(0)
     parts = tqdm((compare_epochs, compare_predictor, peak_memory), leave=False, disable=None)
     with tempfile.TemporaryDirectory() as name:
-        common.report(args, [line for part in parts for line in part(args.data_dir, args.quick, Path(name))])
+        common.report(setup, [line for part in parts for line in part(args.data_dir, args.quick, Path(name))])
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run_script(main)
 
 
 # Results, each block printed by the command above it
 
-# $ python tests/benchmark.py
+# $ python tests/benchmark.py   [an earlier version]
 # 1. an epoch of 60000 images, a tutorial's loop: 55.51 s (53.33 … 57.64)
 #    ours, fp32: 42.06 s (40.94 … 42.10), 1.36x (1.27 … 1.37) as fast
 #    ours, bf16: 17.43 s (17.34 … 18.18), 3.18x (2.93 … 3.32) as fast
