@@ -221,8 +221,8 @@ def test_an_interrupted_training_says_how_to_go_on(synthetic, tmp_path, number, 
 def test_resume_finds_the_newest_unfinished_run_of_its_settings(synthetic, tmp_path):
     command = [ROOT / "task_3_2_b.py", "--data-dir", synthetic, "--seed", 0, 1, "--batch-size", 100, "--log-dir", tmp_path]
     first, second = [*command, "--epochs", 40], [*command, "--epochs", 40, "--loss", "l1"]
-    interrupted(first, signal.SIGKILL)
-    interrupted(second, signal.SIGKILL)
+    interrupted(first, signal.SIGKILL, epoch=3)  # the state is saved after an epoch is printed
+    interrupted(second, signal.SIGKILL, epoch=3)
     older, newer = sorted(path.parent for path in tmp_path.rglob("settings.json"))
     output, error = start(*first, "--resume").communicate()
     assert f"continuing {common.display_path(older)}" in output and "continuing after epoch" in output, error
