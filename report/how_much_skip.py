@@ -21,7 +21,7 @@ import task_3_2_b
 from common import EncoderDecoder
 from task_3_2_c import SkipConnection
 
-AMPLITUDES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)  # the sheet's noise is the last
+AMPLITUDES = (0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # the sheet's noise is the last
 
 
 class LearnedSkip(nn.Module):
@@ -37,7 +37,7 @@ class LearnedSkip(nn.Module):
 
 
 KINDS = {"without skip": EncoderDecoder, "with skip": SkipConnection, "learned a": LearnedSkip}
-NETWORKS = {f"{kind}, A = {amplitude}": replace(task_3_2_b.SETTINGS, epochs=8, network=network, noise=amplitude)
+NETWORKS = {f"{kind}, A = {amplitude}": replace(task_3_2_b.SETTINGS, epochs=10, network=network, noise=amplitude)
             for amplitude in AMPLITUDES for kind, network in KINDS.items()}
 
 
