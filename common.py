@@ -76,20 +76,21 @@ def load(name, train, data_dir):
     return data.data.unsqueeze(1), data.targets
 
 
-def load_split(name, args):
-    """Training and validation data as --limit and --holdout ask: ((images, labels), (images, labels)).
+def load_split(name, setup):
+    """Training and validation data as the settings ask by `limit` and `holdout`: ((images, labels), (images, labels)).
 
-    Validation is on the 10,000 test images. With --holdout it is on the last 10,000 of the 60,000 training images,
+    Validation is on the 10,000 test images. With `holdout` it is on the last 10,000 of the 60,000 training images,
     which are then not trained on, and the test set is never opened: this is how choices are made.
     """
-    images, labels = load(name, True, args.data_dir)
-    if args.holdout:
+    settings = next(iter(setup.networks.values()))  # all networks of a script have the same data
+    images, labels = load(name, True, setup.args.data_dir)
+    if settings.holdout:
         split = len(images) * 5 // 6
         validation = images[split:], labels[split:]
         images, labels = images[:split], labels[:split]
     else:
-        validation = load(name, False, args.data_dir)
-    return (images[:args.limit], labels[:args.limit]), validation
+        validation = load(name, False, setup.args.data_dir)
+    return (images[:settings.limit], labels[:settings.limit]), validation
 
 
 def is_published(name, data_dir):

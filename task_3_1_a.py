@@ -73,7 +73,7 @@ def main():
     if args.augment:
         networks["augmented"] = replace(SETTINGS, augment=random_digits)
     setup = common.setup(args, networks, "MNIST")
-    split = common.load_split("MNIST", args)
+    split = common.load_split("MNIST", setup)
     runs = train_classifiers(setup, split)
 
     suffix = "_augmented" * args.augment

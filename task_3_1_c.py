@@ -79,7 +79,7 @@ def plot_confusion(setup, confusion, name):
 def main():
     args = common.make_parser(__doc__, "data", "device", "training").parse_args()
     setup = common.setup(args, NETWORKS, "FashionMNIST")
-    split = common.load_split("FashionMNIST", args)
+    split = common.load_split("FashionMNIST", setup)
     training, (_, labels) = split
     runs = train_classifiers(setup, split)
 

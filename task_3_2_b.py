@@ -130,7 +130,7 @@ def main():
     name = "_".join(["task_3_2_b", *[args.network] * (args.network != "listed"), *[args.loss] * (args.loss != "l2")])
     settings = common.replace(SETTINGS, network=NETWORKS[args.network], loss=LOSSES[args.loss])
     setup = common.setup(args, {"denoiser": settings}, "FashionMNIST")
-    (training_images, _), (validation_images, _) = common.load_split("FashionMNIST", args)
+    (training_images, _), (validation_images, _) = common.load_split("FashionMNIST", setup)
     runs = train_denoisers(setup, training_images, validation_images)["denoiser"]
 
     noisy, clean = NoisyFashionMNIST(validation_images, VALIDATION_NOISE).__getitems__(range(len(validation_images)))

@@ -45,7 +45,7 @@ LABELS = {"without_skip": "without skip, π(X)", "with_skip": "with skip, X + π
 def main():
     args = common.make_parser(__doc__, "data", "device", "training").parse_args()
     setup = common.setup(args, NETWORKS, "FashionMNIST")
-    (training_images, _), (validation_images, _) = common.load_split("FashionMNIST", args)
+    (training_images, _), (validation_images, _) = common.load_split("FashionMNIST", setup)
     runs = {LABELS[name]: seeds for name, seeds
             in task_3_2_b.train_denoisers(setup, training_images, validation_images).items()}
     without, with_skip = runs.values()

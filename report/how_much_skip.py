@@ -81,7 +81,7 @@ def plot(setup, maes, gains, detail, crossing):
 def main():
     args = common.make_parser(__doc__, "data", "device", "training").parse_args()
     setup = common.setup(args, NETWORKS, "FashionMNIST")
-    (training, _), (validation, _) = common.load_split("FashionMNIST", args)
+    (training, _), (validation, _) = common.load_split("FashionMNIST", setup)
     runs = task_3_2_b.train_denoisers(setup, training, validation)
 
     maes, gains = {kind: [] for kind in KINDS}, []
@@ -93,7 +93,7 @@ def main():
             values = common.final(seeds, "MAE")
             maes[kind].append(sum(values) / len(values))
             texts.append(f"{common.mean_std(values, 4):>22}")
-        learned = [float(run.network.gain) for run in seeds]  # of the last kind
+        learned = [run.network.gain.item() for run in seeds]  # of the last kind
         gains.append(sum(learned) / len(learned))
         lines.append(f"{amplitude:<8}" + "".join(texts) + f"{common.mean_std(learned, 3):>18}")
     detail, crossing = fit_detail(gains), crossover(*list(maes.values())[:2])

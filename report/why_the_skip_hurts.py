@@ -95,7 +95,7 @@ def dead_channels(run, images, setup):
 def main():
     args = common.make_parser(__doc__, "data", "device", "training").parse_args()
     setup = common.setup(args, GARMENTS | BLACK, "FashionMNIST")
-    (training, _), (validation, _) = common.load_split("FashionMNIST", args)
+    (training, _), (validation, _) = common.load_split("FashionMNIST", setup)
     of_kind = lambda names: replace(setup, networks={name: setup.networks[name] for name in names})  # noqa: E731
     runs = train_denoisers(of_kind(GARMENTS), training, validation)
     runs |= train_denoisers(of_kind(BLACK), torch.zeros_like(training), torch.zeros_like(validation))

@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import common
+import task_3_1_a
 from conftest import ROOT
 
 TASKS = sorted(path.stem for path in ROOT.glob("task_3_*.py"))
@@ -179,15 +181,16 @@ def test_record_end_to_end(project, synthetic):
     assert (project / "task_3_2_b.py").read_text(encoding="utf-8") == source
 
 
-def test_holdout_trains_on_other_images_and_never_opens_the_test_set(script, synthetic, tmp_path):
+def test_holdout_trains_on_other_images_and_never_opens_the_test_set(script, synthetic, tmp_path, make_setup):
     shutil.copytree(synthetic / "MNIST", tmp_path / "data" / "MNIST")
     for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
         (tmp_path / "data" / "MNIST" / "raw" / name).write_bytes(b"closed")
     process = script("task_3_1_a", "--epochs", 1, "--holdout", data_dir=tmp_path / "data")
     assert "on 50 images" in process.stdout, process.stderr
     assert_one_line_error(script("task_3_1_a", "--epochs", 1, data_dir=tmp_path / "data"), "damaged")
-    args = common.argparse.Namespace(data_dir=synthetic, holdout=True, limit=None)
-    (training, _), (validation, _) = common.load_split("MNIST", args)
+    setup = make_setup(digits=replace(task_3_1_a.SETTINGS, holdout=True))
+    setup.args.data_dir = synthetic
+    (training, _), (validation, _) = common.load_split("MNIST", setup)
     everything, _ = common.load("MNIST", True, synthetic)
     assert torch.equal(torch.cat([training, validation]), everything) and len(validation) == 50
 

@@ -1,0 +1,80 @@
+"""3.1 a, why: what does each of the template's bugs do to training, and what does each addition to it bring?
+
+The template is completed in the plainest way: Adam, a constant learning rate of 1e-3, cross-entropy. It is trained with
+both bugs, with each one, and with neither; then with the one-cycle schedule and with label smoothing, which makes it 3.1 a.
+
+Not recorded yet: run it, and it prints the answer.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import common
+import task_3_1_a
+from common import ConvNet
+
+
+class WithoutThirdReLU(ConvNet):
+    """Bug 1: the third convolution is followed by the first linear layer, without a ReLU in between."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = self.features[:-1]
+
+
+class NeverZeroed(torch.optim.Adam):
+    """Bug 2: Adam without `zero_grad`, so that every gradient is added to the sum of all before it.
+
+    The sum is part of the optimizer's state: an interrupted training would start it anew.
+    """
+
+    def zero_grad(self, set_to_none=True):
+        pass
+
+    def step(self, closure=None):
+        super().step(closure)
+        for parameter, state in self.state.items():
+            state["gradient"] = parameter.grad
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        for parameter, state in self.state.items():
+            parameter.grad = state["gradient"]
+
+
+FIXED = replace(task_3_1_a.SETTINGS, loss=F.cross_entropy, optimizer=torch.optim.Adam, momentum=(0.9, 0.9),
+                schedule="constant")
+NETWORKS = {
+    "both bugs": replace(FIXED, network=WithoutThirdReLU, optimizer=NeverZeroed),
+    "bug 1, no third ReLU": replace(FIXED, network=WithoutThirdReLU),
+    "bug 2, no zero_grad": replace(FIXED, optimizer=NeverZeroed),
+    "fixed": FIXED,
+    "fixed, one-cycle schedule": replace(FIXED, schedule="one-cycle", momentum=task_3_1_a.SETTINGS.momentum),
+    "and label smoothing (3.1 a)": task_3_1_a.SETTINGS}  # AdamW without weight decay is Adam
+
+
+def main():
+    args = common.make_parser(__doc__, "data", "device", "training").parse_args()
+    setup = common.setup(args, NETWORKS, "MNIST")
+    split = common.load_split("MNIST", setup)
+    runs = task_3_1_a.train_classifiers(setup, split)
+
+    common.plot_curves(setup, "what_each_bug_does.png", runs, "accuracy", "MNIST error in %",
+                       transform=lambda percent: 100 - percent, scale="log")
+    epochs = setup.networks["fixed"].epochs
+    shown = sorted({1, 5, 10, epochs} & set(range(1, epochs + 1)))
+    lines = [f"{'validation accuracy in %':<30}" + "".join(f"{f'epoch {epoch}':>16}" for epoch in shown)]
+    for name, seeds in runs.items():
+        lines.append(f"{name:<30}" + "".join(f"{common.mean_std(values):>16}" for values in (
+            [run.history[epoch - 1]["validation"]["accuracy"] for run in seeds] for epoch in shown)))
+    common.report(setup, [f"validation on {len(split[1][0])} images", *lines], runs)
+
+
+if __name__ == "__main__":
+    common.run_script(main)
