@@ -1,5 +1,7 @@
 """The networks, the data and the measures, checked against what the sheet and the mathematics say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ import task_3_1_a
 import task_3_1_b
 import task_3_1_c
 import task_3_2_b
+import what_each_change_brings
 from common import ConvNet, EncoderDecoder, FashionNet, LabelledImages
 from task_3_2_a import NoisyFashionMNIST
 from task_3_2_b import UNet
@@ -193,3 +196,18 @@ def test_training_noise_is_fresh_and_validation_noise_is_fixed(images):
 def test_noise_amplitude(images):
     noisy, clean = NoisyFashionMNIST(images, amplitude=0.2).__getitems__(range(40))
     assert 0.19 < (noisy - clean).max() < 0.2001
+
+
+def test_ablation_leads_from_the_sheets_network_to_the_improved_one_without_the_test_set():
+    rows = list(what_each_change_brings.NETWORKS.values())
+    own = {"epochs": 15, "holdout": False}
+    assert replace(rows[0], **own, momentum=task_3_1_c.SHEET.momentum) == task_3_1_c.SHEET
+    assert replace(rows[-1], **own) == task_3_1_c.IMPROVED
+    assert all(row.holdout and row.epochs == rows[0].epochs for row in rows)
+
+
+def test_shifted_moves_a_pixel_in_four_directions():
+    image = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    image[0, 0, 1, 14] = 7
+    moved = what_each_change_brings.shifted(image, 2).nonzero()[:, [0, 2, 3]].tolist()
+    assert sorted(moved) == [[0, 1, 12], [1, 1, 16], [3, 3, 14]]  # upwards, it leaves the image

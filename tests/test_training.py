@@ -15,6 +15,7 @@ import task_3_1_a
 import task_3_1_c
 from common import LabelledImages, Settings, UserError
 from task_3_2_a import NoisyFashionMNIST
+from what_each_bug_does import NeverZeroed
 
 
 class Small(nn.Sequential):
@@ -81,6 +82,16 @@ def test_gradients_are_fresh_in_every_step(fit):
     fit(replace(SETTINGS, network=Scale, loss=mean_output), data=[LabelledImages(images, torch.zeros(30))] * 2)
     hook.remove()
     assert gradients == pytest.approx([1.0] * 6)
+
+
+def test_bug_2_adds_up_all_gradients(fit):
+    """The mean image is the gradient of Scale's weight, in each of the two epochs anew."""
+    image = torch.full((1, 1, 28, 28), 51, dtype=torch.uint8)
+    data = LabelledImages(image, torch.zeros(1)), LabelledImages(image, torch.zeros(1))
+    settings = Settings(network=Scale, loss=mean_output, epochs=2, batch_size=1, lr=1e-3)
+    for optimizer, total in ((NeverZeroed, 0.4), (torch.optim.Adam, 0.2)):
+        run = fit(replace(settings, optimizer=optimizer), data=data)
+        assert run.network.weight.grad.item() == pytest.approx(total)
 
 
 def test_validation_covers_all_images_in_eval_mode(fit, data):
@@ -218,8 +229,9 @@ def stop_after(epoch):
     return on_epoch_end
 
 
-def test_resumed_training_is_bit_identical(fit, tmp_path):
-    settings = replace(SETTINGS, epochs=4)
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, NeverZeroed])
+def test_resumed_training_is_bit_identical(fit, tmp_path, optimizer):
+    settings = replace(SETTINGS, epochs=4, optimizer=optimizer)
     undisturbed = fit(settings)
     for epoch in (1, 3):
         with pytest.raises(Stop):
