@@ -21,7 +21,8 @@ import task_3_1_a
 from conftest import ROOT
 
 TASKS = sorted(path.stem for path in ROOT.glob("task_3_*.py"))
-EXPERIMENTS = sorted(f"report/{path.stem}" for path in ROOT.glob("report/*.py"))
+EXPERIMENTS = sorted(f"report/{path.stem}" for question in ("how", "what", "why") for path in
+                     ROOT.glob(f"report/{question}_*.py"))
 
 
 def assert_one_line_error(process, text):
