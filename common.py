@@ -466,7 +466,9 @@ def load_checkpoint(path):
 def load_weights(network, state, path):
     """Put a checkpoint's weights into a network; raises UserError if they are another network's or not finite."""
     try:
-        network.load_state_dict(state["weights"])
+        weights = state["weights"]
+        assert all(weights[key].dtype == value.dtype for key, value in network.state_dict().items())
+        network.load_state_dict(weights)
     except Exception:
         raise UserError(f"the weights in {display_path(path)} do not fit a {type(network).__name__}") from None
     if not all(values.isfinite().all() for values in network.state_dict().values()):

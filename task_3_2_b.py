@@ -18,7 +18,6 @@ overfit: its MAE on the training images, below, is as large as on the validation
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.utils import make_grid
 
 import common
 from common import EncoderDecoder, Settings
@@ -83,6 +82,8 @@ def train_denoisers(setup, training_images, validation_images):
 
     Returns {name: [Run per seed]}.
     """
+    from torchvision.utils import make_grid  # imported here: it takes seconds
+
     def show(writers, network, epoch):
         for kind, images in (("training", training_images), ("validation", validation_images)):
             pairs = NoisyFashionMNIST(images[:SHOWN], VALIDATION_NOISE)

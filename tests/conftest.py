@@ -4,17 +4,19 @@ import argparse
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-import torch
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; torch reads it when it is imported
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "report")]
 
 import common  # noqa: E402
+from child import run_script  # noqa: E402
 from stand_in import write_stand_in  # noqa: E402
 
 
@@ -43,11 +45,10 @@ def make_setup(tmp_path):
 def script(synthetic, tmp_path):
     """A function that runs a script of the project on the synthetic data and returns the finished process."""
 
-    def run(name, *arguments, data_dir=synthetic, root=ROOT, **keywords):
+    def run(name, *arguments, data_dir=synthetic, env=()):
         if not name.endswith("3_1_b"):
             arguments = (*arguments, "--data-dir", data_dir, "--log-dir", tmp_path / "runs")
-        return subprocess.run([sys.executable, root / f"{name}.py", *map(str, arguments)],
-                              capture_output=True, text=True, cwd=tmp_path, **keywords)
+        return run_script(ROOT / f"{name}.py", *arguments, cwd=tmp_path, env=env)
 
     return run
 

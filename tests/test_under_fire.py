@@ -1,16 +1,22 @@
-"""Hostile files and killed trainings: a short version here, the long one with `pytest --fire tests/test_under_fire.py`."""
+"""Hostile files, killed trainings, full disks, several at once: the long version runs with `pytest --fire`."""
 
+import gzip
+import hashlib
 import io
 import os
 import pickle
 import random
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -19,8 +25,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import common
 import task_3_1_d
+from child import run_script
 from common import FashionNet, UserError
 from conftest import ROOT
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and file systems")
+
+
+@pytest.fixture(autouse=True)
+def memory_stays_below_two_gigabytes():
+    yield
+    if sys.platform == "linux":
+        import resource
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 * 2 ** 20  # KiB
+
 
 @pytest.fixture
 def rounds(request):
@@ -146,6 +164,9 @@ def strange_weights(first):
     yield "a list", [1.0, 2.0]
     yield "None", None
     yield "on the meta device", torch.empty_like(first, device="meta")
+    yield "sparse", torch.ones_like(first).to_sparse()
+    yield "complex", torch.ones_like(first, dtype=torch.complex64)
+    yield "of integers", torch.ones_like(first, dtype=torch.int64)
     yield "expanded, of a huge declared size", torch.zeros(1).expand(10 ** 12)
 
 
@@ -206,42 +227,255 @@ def test_idx_files_of_another_size_are_refused(synthetic, tmp_path, counts, shap
         common.load("MNIST", True, tmp_path)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a POSIX signal")
-@pytest.mark.parametrize("script, options", [
-    ("task_3_1_a", ("--seed", "0", "1")), ("task_3_1_c", ()), ("task_3_2_b", ("--seed", "0", "1"))])
-def test_killed_at_random_moments(synthetic, tmp_path, rounds, script, options):
+def test_a_damaged_archive_beside_is_not_read(synthetic, tmp_path):
+    shutil.copytree(synthetic / "MNIST", tmp_path / "MNIST")
+    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b damaged")
+    images, _ = common.load("MNIST", True, tmp_path)
+    assert len(images) == 300
+
+
+SMALL = ("--epochs", "4", "--batch-size", "50", "--limit", "100")
+TRAININGS = {"task_3_1_a": ("--seed", "0", "1"), "task_3_1_c": (), "task_3_2_b": ("--seed", "0", "1"), "task_3_2_c": ()}
+
+
+@pytest.fixture(scope="module")
+def training(synthetic, tmp_path_factory):
+    """A function that gives a script's command for a small training, its undisturbed run's folder and its seconds."""
+    def make(script):
+        if script not in done:
+            folder, start = tmp_path_factory.mktemp(script), time.perf_counter()
+            command = [sys.executable, ROOT / f"{script}.py", "--data-dir", synthetic, *SMALL, *TRAININGS[script]]
+            assert run_script(*command[1:], "--log-dir", folder).returncode == 0
+            done[script] = command, next(folder.glob("*/*/results.txt")).parent, time.perf_counter() - start
+        return done[script]
+    done = {}
+    return make
+
+
+def assert_same_run(whole, folder):
+    """The one finished run below a folder has the weights and the curves of the undisturbed one, and nothing else."""
+    finished = next(path.parent for path in folder.glob("*/*/results.txt"))
+    names = [sorted(path.relative_to(run) for path in run.rglob("*") if path.suffix in (".pt", ".tmp"))
+             for run in (whole, finished)]
+    assert names[0] == names[1] and names[0]
+    for path in names[0]:
+        first, second = (torch.load(run / path, weights_only=True) for run in (whole, finished))
+        assert all(torch.equal(first["weights"][key], second["weights"][key]) for key in first["weights"]), path
+        for kind in ("training", "validation"):
+            curve = [[(event.step, event.value) for event in EventAccumulator(
+                str(run / path.parent / kind)).Reload().Scalars("loss")] for run in (whole, finished)]
+            assert [step for step, _ in curve[0]] == [1, 2, 3, 4] and curve[0] == curve[1], path
+
+
+@POSIX
+@pytest.mark.parametrize("script", TRAININGS)
+def test_killed_at_random_moments(training, tmp_path, rounds, script):
     """After each SIGKILL the training continues; in the end, weights and curves are those of an undisturbed one."""
-    kills = rounds(2, 18)
-    rng = random.Random(script)
-    command = [sys.executable, ROOT / f"{script}.py", "--data-dir", synthetic, "--epochs", "4", "--batch-size", "50",
-               "--limit", "100", *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    start = time.perf_counter()
-    subprocess.run([*command, "--log-dir", tmp_path / "whole"], check=True, capture_output=True, env=environment)
-    duration = time.perf_counter() - start
-    killed = 0
+    rng, killed, kills = random.Random(script), 0, rounds(script == "task_3_1_a", 15)
+    if kills == 0:
+        pytest.skip("only with --fire")
+    command, whole, duration = training(script)
+    resumed = [*command, "--log-dir", tmp_path, "--resume"]
     while killed < kills:
-        process = subprocess.Popen([*command, "--log-dir", tmp_path / "killed", "--resume"], stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.PIPE, env=environment)
+        process = subprocess.Popen(resumed, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
             process.wait(rng.uniform(0.2, 1) * duration)
-            shutil.rmtree(tmp_path / "killed")  # it came to its end: once more from the beginning
+            shutil.rmtree(tmp_path / script)  # it came to its end: once more from the beginning
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed += 1
-    subprocess.run([*command, "--log-dir", tmp_path / "killed", "--resume"], check=True, capture_output=True,
-                   env=environment)
-    assert len(list(tmp_path.glob("killed/*/*/settings.json"))) <= kills + 1
-    assert not list(tmp_path.rglob("*.tmp"))
-    finished = next(path.parent for path in tmp_path.glob("killed/*/*/results.txt"))
-    whole = next(tmp_path.glob("whole/*/*/results.txt")).parent
-    weights = sorted(path.relative_to(whole) for path in whole.rglob("weights.pt"))
-    assert weights
-    for path in weights:
-        first, second = (torch.load(folder / path, weights_only=True) for folder in (whole, finished))
-        assert all(torch.equal(first["weights"][key], second["weights"][key]) for key in first["weights"]), path
-        for kind in ("training", "validation"):
-            curve = [[(event.step, event.value) for event in EventAccumulator(
-                str(folder / path.parent / kind)).Reload().Scalars("loss")] for folder in (whole, finished)]
-            assert [step for step, _ in curve[0]] == [1, 2, 3, 4] and curve[0] == curve[1], path
+    assert run_script(*resumed[1:]).returncode == 0
+    assert len(list(tmp_path.glob("*/*/settings.json"))) <= kills + 1
+    assert_same_run(whole, tmp_path)
+
+
+KILLED = """
+import os, runpy, signal, sys
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+kind, number, script, calls = sys.argv[1], int(sys.argv[2]), sys.argv[3], 0
+sys.argv, sys.path[0] = sys.argv[3:], os.path.dirname(script)
+real = os.fsync, os.replace, RecordWriter.write
+
+def is_now():
+    global calls
+    calls += 1
+    return calls == number
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def fsync(file):
+    if is_now():
+        os.ftruncate(file, os.fstat(file).st_size // 2)
+        die()
+    real[0](file)
+
+def rename(*paths):
+    if is_now():
+        die()
+    real[1](*paths)
+
+def write(self, data):
+    real[2](self, data)
+    if is_now():
+        self.flush()
+        file = self._writer.fileno() if hasattr(self._writer, "fileno") else os.open(self._writer.filename, os.O_WRONLY)
+        os.ftruncate(file, os.fstat(file).st_size - 9)
+        die()
+
+if kind == "state":
+    os.fsync = fsync
+elif kind == "rename":
+    os.replace = rename
+else:
+    RecordWriter.write = write
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+@POSIX
+@pytest.mark.parametrize("kind, calls", [("state", 6), ("rename", 6), ("curves", 30)])
+def test_killed_in_the_middle_of_writing(training, tmp_path, rounds, kind, calls):
+    """A state half written, a state written but not renamed, half of a record in TensorBoard's file."""
+    rng = random.Random(kind)
+    command, whole, _ = training("task_3_2_b")
+    for attempt in range(rounds(1, 4)):
+        folder = tmp_path / str(attempt)
+        for number in (rng.randrange(3, calls), *[rng.randrange(2, 4)] * rounds(False, True)):
+            killed = subprocess.run([sys.executable, "-c", KILLED, kind, str(number), *command[1:], "--log-dir", folder,
+                                     "--resume"], capture_output=True, text=True)
+            assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert run_script(*command[1:], "--log-dir", folder, "--resume").returncode == 0
+        assert_same_run(whole, folder)
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """A function that mounts a file system below tmp_path; skips where that is not allowed."""
+    def make(*arguments):
+        if sys.platform != "linux" or os.geteuid() != 0:
+            pytest.skip("mounting a file system needs root on Linux")
+        folder = tmp_path / f"mount{len(mounted)}"
+        folder.mkdir()
+        if subprocess.run(["mount", *map(str, arguments), folder], capture_output=True).returncode:
+            pytest.skip("no file system can be mounted here")
+        mounted.append(folder)
+        return folder
+    mounted = []
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_keeps_the_last_state(synthetic, tmp_path, mount):
+    """A disk that holds one 77 MB state of 3.1 a, but not the next one beside it."""
+    disk = mount("-t", "tmpfs", "-o", "size=120m", "none")
+    process = run_script(ROOT / "task_3_1_a.py", "--data-dir", synthetic, *SMALL, "--log-dir", disk)
+    assert process.returncode == 2 and "No space left" in process.stderr, process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1
+    state = next(disk.rglob("state.pt"))
+    assert len(common.load_checkpoint(state)["history"]) == 1 and not list(disk.rglob("*.tmp"))
+
+
+def test_a_read_only_checkout_works_with_folders_elsewhere(synthetic, tmp_path, project, mount):
+    checkout = mount("--bind", "-o", "ro", project)
+    command = [checkout / "task_3_2_b.py", "--data-dir", synthetic]
+    elsewhere = run_script(*command, "--log-dir", tmp_path / "runs")
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    here = run_script(*command)
+    assert here.returncode == 2 and len(here.stderr.strip().splitlines()) == 1, here.stderr
+
+
+@POSIX
+@pytest.mark.parametrize("name", ["state.pt", "weights.pt"])
+def test_a_file_replaced_by_a_folder_is_one_line(training, tmp_path, name):
+    command, whole, _ = training("task_3_2_b")
+    shutil.copytree(whole, tmp_path / "task_3_2_b" / whole.name)
+    run = tmp_path / "task_3_2_b" / whole.name
+    (run / "results.txt").unlink()
+    weights = next(run.rglob("weights.pt"))
+    weights.unlink()
+    (weights.parent / name).mkdir()
+    process = run_script(*command[1:], "--log-dir", tmp_path, "--resume")
+    assert process.returncode == 2 and len(process.stderr.strip().splitlines()) == 1, process.stderr
+    assert name in process.stderr
+
+
+def test_several_at_once_lose_nothing(project, synthetic):
+    """Two records into one file at once, the same command twice at once."""
+    commands = [("task_3_1_a",), ("task_3_1_a", "--seed", "0", "1", "2"), ("task_3_2_b",), ("task_3_2_b",)]
+    processes = [subprocess.Popen([sys.executable, project / f"{script}.py", *options, "--record", "--data-dir",
+                                   synthetic], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                 for script, *options in commands]
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, errors
+    assert len(list(project.glob("runs/*/*/results.txt"))) == 4
+    for script, *options in commands:
+        source = (project / f"{script}.py").read_text(encoding="utf-8")
+        compile(source, script, "exec")
+        assert source.count(f"# $ {' '.join(['python', f'{script}.py', *options])}\n") == 1
+        assert common.load_checkpoint(project / "checkpoints" / f"{script}.pt")["seed"] == 0
+    assert all(Image.open(path).width > 100 for path in (project / "report" / "figures").iterdir())
+    assert not list(project.rglob("*.tmp"))
+
+
+DOWNLOAD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import common
+from torchvision import datasets
+datasets.MNIST.mirrors = [sys.argv[2]]
+datasets.MNIST.resources = [tuple(pair.split("=")) for pair in sys.argv[4:]]
+common.load("MNIST", True, Path(sys.argv[3]))
+"""
+
+
+def test_two_scripts_started_together_download_once(synthetic, tmp_path):
+    asked, served, md5s = [], tmp_path / "served", []
+    served.mkdir()
+    for path in (synthetic / "MNIST" / "raw").iterdir():
+        content = gzip.compress(path.read_bytes())
+        (served / f"{path.name}.gz").write_bytes(content)
+        md5s.append(f"{path.name}.gz={hashlib.md5(content).hexdigest()}")
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=served)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = [sys.executable, "-c", DOWNLOAD, ROOT, f"http://127.0.0.1:{server.server_port}/", tmp_path / "data", *md5s]
+        processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        errors = [process.communicate()[1] for process in processes]
+        server.shutdown()
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert sorted(asked) == sorted(2 * [f"/{path.name}" for path in served.iterdir()])  # torchvision asks where, then what
+
+
+def test_a_network_that_never_answers_is_one_line(tmp_path, rounds):
+    """A proxy that takes the connection and is silent: the time limit is 30 seconds per mirror."""
+    if not rounds(False, True):
+        pytest.skip("only with --fire: it takes minutes")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
+        process = subprocess.run(
+            [sys.executable, ROOT / "task_3_2_a.py", "--data-dir", tmp_path, "--log-dir", tmp_path / "runs"],
+            capture_output=True, text=True, timeout=240, env=os.environ | {"http_proxy": proxy, "https_proxy": proxy})
+    assert process.returncode == 2 and len(process.stderr.strip().splitlines()) == 1, process.stderr
+
+
+@pytest.mark.parametrize("environment", [
+    {"HOME": "/nonexistent", "MPLCONFIGDIR": "/nonexistent/matplotlib"}, {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+    {"PYTHONHASHSEED": "1", "COLUMNS": "20"}], ids=lambda environment: next(iter(environment)))
+def test_odd_environments_change_no_weight(training, tmp_path, environment):
+    command, whole, _ = training("task_3_2_b")
+    process = subprocess.run([*command, "--log-dir", tmp_path], capture_output=True, env=os.environ | environment)
+    assert process.returncode == 0, process.stderr
+    assert_same_run(whole, tmp_path)
