@@ -223,15 +223,15 @@ def test_an_interrupted_training_says_how_to_go_on(synthetic, tmp_path, number, 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX systems")
 def test_resume_finds_the_newest_unfinished_run_of_its_settings(synthetic, tmp_path):
-    command = [ROOT / "task_3_2_b.py", "--data-dir", synthetic, "--seed", 0, 1, "--batch-size", 100, "--log-dir", tmp_path]
-    first, second = [*command, "--epochs", 9], [*command, "--epochs", 9, "--loss", "l1"]
-    interrupted(first, signal.SIGKILL, epoch=3)  # the state is saved after an epoch is printed
-    interrupted(second, signal.SIGKILL, epoch=3)
+    command = [ROOT / "task_3_2_b.py", "--data-dir", synthetic, "--seed", 0, 1, "--limit", 100, "--log-dir", tmp_path]
+    first, second = [*command, "--epochs", 3], [*command, "--epochs", 3, "--loss", "l1"]
+    interrupted(first, signal.SIGKILL, epoch=2)  # the state is saved after an epoch is printed
+    interrupted(second, signal.SIGKILL, epoch=2)
     older, newer = sorted(path.parent for path in tmp_path.rglob("settings.json"))
     output, error = start(*first, "--resume").communicate()
     assert f"continuing {common.display_path(older)}" in output and "continuing after epoch" in output, error
     assert (older / "results.txt").exists() and not (newer / "results.txt").exists()
-    for other in (first, [*second, "--lr", 0.1], [*second, "--limit", 9]):  # finished; other settings
+    for other in (first, [*second, "--lr", 0.1], [*second, "--batch-size", 9]):  # finished; other settings
         assert "starting from the beginning" in run_script(*other, "--resume").stdout
     with common.lock(newer):  # as if another process were at work there
         assert "starting from the beginning" in run_script(*second, "--resume").stdout
