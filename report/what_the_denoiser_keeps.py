@@ -1,10 +1,9 @@
 """3.2 b, why: what does a pixel tell alone, what do its neighbours add, and what does the bottleneck lose?
 
-- The best guess from one pixel alone is the conditional median (`single_pixel_median`); a 3x3 mean sees a neighbourhood,
-  but nothing of what clothes look like. The denoisers are those of 3.2 b (seed 0, from checkpoints/).
-- The listed network, trained without any noise, shows what its bottleneck loses by itself.
-
-Not recorded yet: run it, and it prints the answer.
+The bottleneck hardly loses anything. Trained without noise, the listed network returns stripes, straps and soles with an
+MAE of 0.0081; texture that is soft in its denoised images was hidden by the noise. What the noise leaves: the best guess
+from one pixel alone (`single_pixel_median`) has an MAE of 0.1220, a 3x3 mean of the neighbours 0.1166, and the denoisers
+of 3.2 b (seed 0, from checkpoints/), which know what clothes look like, 0.0498 by L2 and 0.0478 by L1.
 """
 
 import sys
@@ -80,3 +79,19 @@ def main():
 
 if __name__ == "__main__":
     common.run_script(main)
+
+
+# Results, each block printed by the command above it
+
+# $ python report/what_the_denoiser_keeps.py
+# validation on 10000 images
+#                                            MAE      MAE, clamped                 MSE      PSNR in dB
+# noisy image X                           0.4999            0.3966             0.33326            4.77
+# X - 0.5                                 0.2500            0.1651             0.08335           10.79
+# clamp(X - 0.75, 0, 1)                   0.1431            0.1431             0.05529           12.57
+# 3x3 mean of X, - 0.5                    0.1166            0.0981             0.02394           16.21
+# best from one pixel                     0.1220            0.1220             0.05604           12.51
+# L2, equation (2)                        0.0498            0.0487             0.00815           20.89
+# L1, the MAE                             0.0478            0.0475             0.00895           20.48
+# no noise, bottleneck alone              0.0081            0.0073             0.00023           36.32
+# (AMD EPYC, 1 thread, fp32, torch 2.15.0+cu132, 8.9 minutes)
