@@ -68,8 +68,8 @@ def load(name, train, data_dir):
         assert data.targets.ndim == 1 and 0 <= data.targets.min() and data.targets.max() <= 9, "labels are not 0 to 9"
     except Exception as error:  # a download or a damaged file can fail in any way
         if (Path(data_dir) / name / "raw" / "train-images-idx3-ubyte").exists():
-            raise UserError(f"{name} in {data_dir} is damaged ({error}): delete {Path(data_dir) / name}"
-                            " and run again") from None
+            raise UserError(f"{name} in {data_dir} is damaged ({str(error) or repr(error)}):"
+                            f" delete {Path(data_dir) / name} and run again") from None
         raise UserError(f"{name} is not in {data_dir} and cannot be downloaded: put its files into"
                         f" {Path(data_dir) / name / 'raw'}, or make synthetic data with"
                         " 'python tests/stand_in.py data-synthetic' and add --data-dir data-synthetic") from None

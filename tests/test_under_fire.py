@@ -22,6 +22,7 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torchvision import datasets  # noqa: F401  it takes seconds, which are not those of a hostile file
 
 import common
 import task_3_1_d
