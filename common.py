@@ -513,9 +513,10 @@ def save_figure(setup, figure, name):
     """Write a figure into the run's folder and, if the run publishes, into report/figures/."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=name.rpartition(".")[2], dpi=200)
-    for folder in [setup.folder / "figures", *[ROOT / "report" / "figures"] * setup.publishes]:
+    folders = [setup.folder / "figures"] + ([ROOT / "report" / "figures"] if setup.publishes else [])
+    for folder in folders:
         replace_file(folder / name, buffer.getvalue())
-    print(f"wrote {display_path(folder / name)}")
+    print(f"wrote {display_path(folders[-1] / name)}")
 
 
 def plot_curves(setup, name, runs, metric, label, transform=lambda value: value, scale="linear"):
@@ -554,10 +555,12 @@ def plot_images(setup, name, columns, rows):
 
 def publish(setup, run, name):
     """Copy a run's weights to checkpoints/NAME, where others look for them, and to --checkpoint-dir if given."""
-    folders = [ROOT / "checkpoints"] * setup.publishes + [setup.args.checkpoint_dir] * bool(setup.args.checkpoint_dir)
+    folders = [setup.args.checkpoint_dir] if setup.args.checkpoint_dir else []
+    if setup.publishes:
+        folders.append(ROOT / "checkpoints")
     for folder in folders:
         replace_file(folder / name, run.weights_file.read_bytes())
-    print(*(f"wrote {display_path(folder / name)}" for folder in folders), sep="\n", end="\n" * bool(folders))
+        print(f"wrote {display_path(folder / name)}")
     if not setup.publishes:
         print(f"weights: {display_path(run.weights_file)}"
               " (not published: other settings, seeds, data or folders than the task's own)")
@@ -568,9 +571,8 @@ def report(setup, lines, runs=None):
 
     runs: {name: [Run per seed]}, whose training takes the time that is printed.
     """
-    spent = minutes(sum((runs or {}).values(), [])) or (time.perf_counter() - setup.started) / 60
-    machine = f"{device_name(setup.device)}, {setup.precision}, torch {torch.__version__}"
-    lines = [*lines, f"({machine}, {spent:.1f} minutes)"]
+    spent = minutes(sum(runs.values(), [])) if runs else (time.perf_counter() - setup.started) / 60
+    lines = [*lines, f"({device_name(setup.device)}, {setup.precision}, torch {torch.__version__}, {spent:.1f} minutes)"]
     print("", *lines, "", sep="\n")
     if setup.args.record:
         record(Path(sys.argv[0]).resolve(), sys.argv[1:], lines)
@@ -782,7 +784,7 @@ def run_script(main):
     except UserError as error:
         message, status = str(error), 2
     except OSError as error:  # full disk, folder not writable, …
-        message, status = f"{error.strerror or error}" + f": {error.filename}" * bool(error.filename), 2
+        message, status = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part), 2
     except KeyboardInterrupt as stop:
         message = "; ".join(["interrupted", *getattr(stop, "__notes__", [])])
         status = 143 if isinstance(stop, Terminated) else 130
