@@ -84,25 +84,29 @@ def main():
     (training, _), (validation, _) = common.load_split("FashionMNIST", setup)
     runs = task_3_2_b.train_denoisers(setup, training, validation)
 
-    maes, gains = {kind: [] for kind in KINDS}, []
-    lines = [f"{'A':<8}" + "".join(f"{'MAE ' + kind:>22}" for kind in KINDS) + f"{'learned a':>18}"]
-    for amplitude in AMPLITUDES:
-        texts = []
-        for kind in KINDS:
-            seeds = runs[f"{kind}, A = {amplitude}"]
-            values = common.final(seeds, "MAE")
-            maes[kind].append(sum(values) / len(values))
-            texts.append(f"{common.mean_std(values, 4):>22}")
-        learned = [run.network.gain.item() for run in seeds]  # of the last kind
-        gains.append(sum(learned) / len(learned))
-        lines.append(f"{amplitude:<8}" + "".join(texts) + f"{common.mean_std(learned, 3):>18}")
-    detail, crossing = fit_detail(gains), crossover(*list(maes.values())[:2])
-    plot(setup, maes, gains, detail, crossing)
+    finals = {metric: {kind: [common.final(runs[f"{kind}, A = {amplitude}"], metric) for amplitude in AMPLITUDES]
+                       for kind in KINDS} for metric in ("MAE", "loss")}
+    means = {metric: {kind: torch.tensor(values).mean(dim=1).tolist() for kind, values in kinds.items()}
+             for metric, kinds in finals.items()}
+    learned = [[run.network.gain.item() for run in runs[f"learned a, A = {amplitude}"]] for amplitude in AMPLITUDES]
+    gains = torch.tensor(learned).mean(dim=1).tolist()
+    detail = fit_detail(gains)
+    crossings = {metric: crossover(*list(kinds.values())[:2]) for metric, kinds in means.items()}
+    plot(setup, means["MAE"], gains, detail, crossings["MAE"])
+
+    lines = []
+    for metric, title, digits in (("MAE", "MAE", 4), ("loss", "equation (2)", 3)):
+        lines.append(f"{title:<14}" + "".join(f"{kind:>20}" for kind in KINDS) + f"{'a':>18}")
+        for number, amplitude in enumerate(AMPLITUDES):
+            lines.append(f"{f'A = {amplitude}':<14}" + "".join(
+                f"{common.mean_std(finals[metric][kind][number], digits):>20}" for kind in KINDS)
+                + f"{common.mean_std(learned[number], 3):>18}")
     common.report(setup, [
-        f"validation MAE after epoch {setup.networks[next(iter(NETWORKS))].epochs}, noise uniform on (0, A)", *lines,
+        f"validation after epoch {setup.networks[next(iter(NETWORKS))].epochs}, noise uniform on (0, A)", *lines,
         f"Wiener gain d / (d + A²/12) fitted to the learned a: d = {detail:.5f}",
-        "the curves without and with skip do not cross exactly once" if crossing is None else
-        f"the skip connection lowers the MAE below A = {crossing:.2f}"], runs)
+        *(f"{title}: " + ("the curves without and with skip do not cross exactly once" if crossings[metric] is None else
+                          f"the skip connection is better below A = {crossings[metric]:.2f}")
+          for metric, title in (("MAE", "MAE"), ("loss", "equation (2)")))], runs)
 
 
 if __name__ == "__main__":
