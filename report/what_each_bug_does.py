@@ -2,6 +2,7 @@
 
 The template is completed in the plainest way: Adam, a constant learning rate of 1e-3, cross-entropy. It is trained with
 both bugs, with each one, and with neither; then with the one-cycle schedule and with label smoothing, which makes it 3.1 a.
+Five epochs are a third of the sheet's: what a bug does shows early.
 
 Not recorded yet: run it, and it prints the answer.
 """
@@ -48,15 +49,15 @@ class NeverZeroed(torch.optim.Adam):
             parameter.grad = state["gradient"]
 
 
-FIXED = replace(task_3_1_a.SETTINGS, loss=F.cross_entropy, optimizer=torch.optim.Adam, momentum=(0.9, 0.9),
-                schedule="constant")
+TUNED = replace(task_3_1_a.SETTINGS, epochs=5)
+FIXED = replace(TUNED, loss=F.cross_entropy, optimizer=torch.optim.Adam, momentum=(0.9, 0.9), schedule="constant")
 NETWORKS = {
     "both bugs": replace(FIXED, network=WithoutThirdReLU, optimizer=NeverZeroed),
     "bug 1, no third ReLU": replace(FIXED, network=WithoutThirdReLU),
     "bug 2, no zero_grad": replace(FIXED, optimizer=NeverZeroed),
     "fixed": FIXED,
-    "fixed, one-cycle schedule": replace(FIXED, schedule="one-cycle", momentum=task_3_1_a.SETTINGS.momentum),
-    "and label smoothing (3.1 a)": task_3_1_a.SETTINGS}  # AdamW without weight decay is Adam
+    "fixed, one-cycle schedule": replace(FIXED, schedule="one-cycle", momentum=TUNED.momentum),
+    "and label smoothing (3.1 a)": TUNED}  # AdamW without weight decay is Adam
 
 
 def main():
@@ -68,7 +69,7 @@ def main():
     common.plot_curves(setup, "what_each_bug_does.png", runs, "accuracy", "MNIST error in %",
                        transform=lambda percent: 100 - percent, scale="log")
     epochs = setup.networks["fixed"].epochs
-    shown = sorted({1, 5, 10, epochs} & set(range(1, epochs + 1)))
+    shown = sorted({1, 2, epochs} & set(range(1, epochs + 1)))
     lines = [f"{'validation accuracy in %':<30}" + "".join(f"{f'epoch {epoch}':>16}" for epoch in shown)]
     for name, seeds in runs.items():
         lines.append(f"{name:<30}" + "".join(f"{common.mean_std(values):>16}" for values in (
