@@ -8,7 +8,12 @@ bottleneck of 7 x 7 x 16 = 784. Three explanations for its larger error, each wi
   images, where there is nothing but noise to reproduce (the best constant has an MAE of 1/4).
 - *There is too little room.* Twice the channels, without and with the skip connection.
 
-Not recorded yet: run it, and it prints the answer.
+It can be represented, and is hard to learn with so little room. Started near -X, X + π(X) ends at a validation MAE of
+0.0583; from the usual random start it ends at 0.1026, and 0.0515 is the error without the skip connection. Three times
+the epochs (0.0966) and LeakyReLU (0.0865) help a little, a fifth of the learning rate (0.1110) does not. Twice the
+channels help both: 0.0650 with and 0.0460 without it. On black images 16 channels end at 0.0735, and 32, which can spare
+half of theirs, at 0.0030. Dead channels are not the reason: the largest error of all belongs to a network without one.
+Ten epochs unless the table says otherwise, one seed.
 """
 
 import sys
@@ -117,7 +122,7 @@ if __name__ == "__main__":
 
 # Results, each block printed by the command above it
 
-# $ python report/why_the_skip_hurts.py --seed 0
+# $ python report/why_the_skip_hurts.py
 # validation MAE; of the bottleneck's channels, those that are zero for 500 validation images
 #                                     epochs               MAE   dead channels per seed
 # without skip                            10            0.0515   0
