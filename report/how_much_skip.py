@@ -4,10 +4,10 @@ X -> a X + π(X) with one learned number a contains both of the sheet's networks
 on noise uniform on (0, A). A Wiener filter that passes X with the gain a, against noise of variance A²/12, has
 a = d / (d + A²/12), where d is the energy per pixel of the detail that π loses: d is fitted to the learned values.
 
-Little, and only at little noise. The learned a falls from 0.781 at A = 0.1 to 0.041 at the sheet's A = 1; with
-one d = 0.00224 the Wiener gain follows it (right panel). The skip connection (a = 1) pays off below A = 0.13 by the MAE, and below A = 0.25 by
-equation (2), the loss that all three are trained by. By that loss the learned a is the best of the three from A = 0.15
-on, at A = 1 by no more than 2.532 against 2.536. Ten epochs, one seed.
+Little, and only at little noise. The learned a falls from 0.781 at A = 0.1 to 0.041 at the sheet's A = 1; with one d =
+0.00224 the Wiener gain follows it (right panel). The skip connection (a = 1) pays off below A = 0.13 by the MAE, and
+below A = 0.25 by equation (2), the loss that all three are trained by. By that loss the learned a is the best of the
+three from A = 0.15 on, at A = 1 by no more than 2.532 against 2.536. Ten epochs, one seed.
 """
 
 import sys
