@@ -65,6 +65,19 @@ def train_classifiers(setup, split):
         {"accuracy": common.accuracy}, setup)
 
 
+def plot_errors(setup, name, logits, images, labels):
+    """Draw the 40 surest errors, each below "true → predicted"; logits [N, 10], images uint8 [N, 1, 28, 28]."""
+    sureness, predictions = logits.softmax(dim=1).max(dim=1)
+    order = sureness.argsort(descending=True)
+    figure, axes = common.make_figure(6.3, 3.1, nrows=4, ncols=10)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, index in zip(axes.flat, order[predictions[order] != labels[order]]):
+        axis.imshow(images[index, 0])
+        axis.set_title(f"{labels[index]} → {predictions[index]}", fontsize=7)
+    common.save_figure(setup, figure, name)
+
+
 def main():
     parser = common.make_parser(__doc__, "data", "device", "training")
     parser.add_argument("--augment", action="store_true", help="train on shifted, rotated and scaled digits as well")
@@ -79,6 +92,8 @@ def main():
     suffix = "_augmented" * args.augment
     common.plot_curves(setup, f"task_3_1_a{suffix}.png", runs, "accuracy", "MNIST error in %",
                        transform=lambda percent: 100 - percent, scale="log")
+    best = list(runs.values())[-1][0]
+    plot_errors(setup, f"task_3_1_a{suffix}_errors.png", best.outputs, *split[1])
     for name in runs:
         common.publish(setup, runs[name][0], "task_3_1_a.pt" if name == "plain" else f"task_3_1_a_{name}.pt")
     common.report(setup, [
