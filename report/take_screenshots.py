@@ -50,6 +50,7 @@ def main():
             page = browser.new_page(viewport={"width": 1500, "height": 1400}, device_scale_factor=2)
             page.goto(f"{address}?smoothing=0&tagFilter={quote(args.tags)}#timeseries")
             page.wait_for_selector("card-view", timeout=60_000)
+            page.add_style_tag(content="card-view:has(image-card) {height: 900px}")  # a tall grid fills its card
             page.wait_for_timeout(8000)  # until the curves are drawn
             for card in page.locator("card-view:visible").all():
                 runs = [run for run in ("training", "validation") if run in card.inner_text()]
