@@ -4,7 +4,10 @@ The template is completed in the plainest way: Adam, a constant learning rate of
 both bugs, with each one, and with neither; then with the one-cycle schedule and with label smoothing, which makes it 3.1 a.
 Five epochs are a third of the sheet's: what a bug does shows early.
 
-Not recorded yet: run it, and it prints the answer.
+Without zero_grad nothing is learned: 11.35 % after five epochs, where one digit for all images gives about 10 %. Without
+the third ReLU the network is no worse than the fixed one, 98.91 % against 98.74 %: with a constant learning rate, that
+much is chance. What it has lost shows in no curve, only in the code. The one-cycle schedule brings 99.14 %, label
+smoothing on top of it 99.30 %. One seed.
 """
 
 import sys
@@ -79,3 +82,17 @@ def main():
 
 if __name__ == "__main__":
     common.run_script(main)
+
+
+# Results, each block printed by the command above it
+
+# $ python report/what_each_bug_does.py
+# validation on 10000 images
+# validation accuracy in %               epoch 1         epoch 2         epoch 5
+# both bugs                                10.17           11.35           11.35
+# bug 1, no third ReLU                     98.54           98.85           98.91
+# bug 2, no zero_grad                      11.35            9.58           11.35
+# fixed                                    98.24           98.86           98.74
+# fixed, one-cycle schedule                97.20           98.52           99.14
+# and label smoothing (3.1 a)              98.06           98.84           99.30
+# (AMD EPYC, 1 thread, fp32, torch 2.15.0+cu132, 83.7 minutes)
