@@ -16,6 +16,8 @@ without noise, the same network has an MAE of 0.0081 (`report/what_the_denoiser_
 on the training images, below, is as large as on the validation images.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -130,7 +132,7 @@ def main():
     parser.add_argument("--network", choices=NETWORKS, default="listed", help="listed (the default): the sheet's")
     args = parser.parse_args()
     name = "_".join(["task_3_2_b", *[args.network] * (args.network != "listed"), *[args.loss] * (args.loss != "l2")])
-    settings = common.replace(SETTINGS, network=NETWORKS[args.network], loss=LOSSES[args.loss])
+    settings = replace(SETTINGS, network=NETWORKS[args.network], loss=LOSSES[args.loss])
     setup = common.setup(args, {"denoiser": settings}, "FashionMNIST")
     (training_images, _), (validation_images, _) = common.load_split("FashionMNIST", setup)
     runs = train_denoisers(setup, training_images, validation_images)["denoiser"]

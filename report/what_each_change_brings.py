@@ -2,10 +2,14 @@
 
 One change per row, each on top of the rows above it, ten epochs, paired over the seeds. The networks train on the first
 50,000 training images and validate on the last 10,000: the test set takes no part. Losses and accuracies of the training
-images are those of the final network on images that are not augmented. Whether a network has to learn each garment anew
-at every position shows on validation images shifted by two pixels.
+images are those of the final network on images that are not augmented.
 
-Not recorded yet: run it, and it prints the answer.
+Recorded with seed 0 alone, where a difference of 0.2 points may be noise. Augmentation closes most of the gap between
+training and validation (99.90 and 92.87 %, then 94.96 and 93.51 %). Pooling and one linear layer leave 19,146 weights,
+which underfit, 87.52 % on the training images; batch normalisation (+ 3.65 points), second convolutions (+ 1.93) and
+more filters (+ 1.69) raise training and validation accuracy alike, to 94.61 %. GELU, larger batches, weight decay and
+cycled momentum bring 0.44 points together. The sheet's network has to learn each garment at its position: validation
+images shifted by two pixels cost it 14.16 points; with augmentation, by one pixel, 3.66, and the improved network 1.33.
 """
 
 import sys
@@ -80,3 +84,21 @@ def main():
 
 if __name__ == "__main__":
     common.run_script(main)
+
+
+# Results, each block printed by the command above it
+
+# $ python report/what_each_change_brings.py
+# loss and accuracy in % after epoch 10; validation on 10000 training images that were held out, as they are and shifted by two pixels; difference: of the validation accuracy to the row above
+#                              parameters    loss: training        validation  accuracy: training     validation        shifted     difference
+# the sheet's network           6,444,170             0.526             0.678               99.90          92.87          78.71
+# + augmentation                6,444,170             0.629             0.659               94.96          93.51          89.85           0.64
+# pooling, one linear layer        19,146             0.811             0.821               87.52          86.90          83.33          -6.61
+# + batch normalisation            19,242             0.728             0.741               91.28          90.55          87.56           3.65
+# + two convolutions a group       47,082             0.657             0.675               93.48          92.48          90.32           1.93
+# + GELU                           47,082             0.650             0.671               93.66          92.56          90.57           0.08
+# + batches of 250, rate 3e-3      47,082             0.643             0.668               94.03          92.82          90.98           0.26
+# + weight decay of 0.05           47,082             0.643             0.665               94.01          92.92          91.16           0.10
+# + cycled momentum                47,082             0.644             0.666               93.96          92.92          91.00           0.00
+# + 80, 160 and 320 filters     1,791,770             0.575             0.623               97.17          94.61          93.28           1.69
+# (AMD EPYC, 1 thread, fp32, torch 2.15.0+cu132, 147.6 minutes)

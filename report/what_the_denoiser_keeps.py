@@ -19,10 +19,12 @@ import common
 import task_3_2_b
 from common import EncoderDecoder
 from task_3_2_a import NoisyFashionMNIST
-from task_3_2_b import VALIDATION_NOISE, score_table
+from task_3_2_b import VALIDATION_NOISE, UNet, score_table
 
 NETWORKS = {"trained without noise": replace(task_3_2_b.SETTINGS, noise=0.0)}
-CHECKPOINTS = {"L2, equation (2)": "task_3_2_b.pt", "L1, the MAE": "task_3_2_b_l1.pt"}
+CHECKPOINTS = {"L2, equation (2)": (EncoderDecoder, "task_3_2_b.pt"),
+               "L1, the MAE": (EncoderDecoder, "task_3_2_b_l1.pt"),
+               "U-Net, L1": (UNet, "task_3_2_b_unet_l1.pt")}
 
 
 def load_denoiser(network, name):
@@ -61,8 +63,8 @@ def main():
     runs = task_3_2_b.train_denoisers(setup, training, validation)
     pairs = NoisyFashionMNIST(validation, VALIDATION_NOISE)
     noisy, clean = pairs.__getitems__(range(len(validation)))
-    outputs = {label: common.evaluate(load_denoiser(EncoderDecoder(), name).to(setup.device), pairs, setup)[0]
-               for label, name in CHECKPOINTS.items()}
+    outputs = {label: common.evaluate(load_denoiser(network(), name).to(setup.device), pairs, setup)[0]
+               for label, (network, name) in CHECKPOINTS.items()}
 
     errors = (outputs["L2, equation (2)"] - clean).abs().mean(dim=(1, 2, 3))
     titles, picks = telling_images(clean, errors)
