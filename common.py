@@ -26,12 +26,14 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent
+STARTED = time.perf_counter()
 
 
 class UserError(Exception):
-    """A mistake that the user can correct: its text is the one line on standard error, exit status 2."""
+    """An error that the user can fix: run_script prints its text in one line and exits with status 2."""
 
 
 # ======================================================= Data =======================================================
@@ -39,15 +41,14 @@ class UserError(Exception):
 FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
-MD5 = {  # of the published files, uncompressed: results on any other data are never recorded
-    "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "MNIST/raw/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "MNIST/raw/t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "MNIST/raw/t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-    "FashionMNIST/raw/train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-    "FashionMNIST/raw/train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
-    "FashionMNIST/raw/t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
-    "FashionMNIST/raw/t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965"}
+MD5 = {  # of the four published files, uncompressed, in this order: results on any other data are never recorded
+    "MNIST": "017998840fb0ba3336e2cca627621f8d", "FashionMNIST": "7fb138cd6dc7fb99e48ca6a5a22923b2"}
+
+
+def raw_files(name, data_dir):
+    """The paths of a data set's training images and labels, test images and labels, as torchvision has them."""
+    return [Path(data_dir) / name / "raw" / f"{part}-ubyte" for part in (
+        "train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")]
 
 
 def load(name, train, data_dir):
@@ -59,28 +60,30 @@ def load(name, train, data_dir):
     from torchvision import datasets  # imported here: the offline predictor does not need it
 
     socket.setdefaulttimeout(30)  # seconds: a network that never answers counts as none
-    here = all((Path(data_dir) / file).exists() for file in MD5 if file.startswith(f"{name}/"))
+    files = raw_files(name, data_dir)
     try:
-        with contextlib.nullcontext() if here else lock(data_dir):  # two scripts started together download once
+        missing = not all(file.exists() for file in files)
+        with lock(data_dir) if missing else contextlib.nullcontext():  # two scripts started together download once
             data = getattr(datasets, name)(data_dir, train=train, download=True)
-        assert len(data.data) == len(data.targets) > 0, "as many images as labels are needed"
-        assert data.data.dtype == torch.uint8 and data.data.shape[1:] == (28, 28), "the images are not 28x28 bytes"
-        assert data.targets.ndim == 1 and 0 <= data.targets.min() and data.targets.max() <= 9, "labels are not 0 to 9"
+        images, labels = data.data.unsqueeze(1), data.targets
+        assert len(images) == len(labels) > 0, "as many images as labels are needed"
+        assert images.dtype == torch.uint8 and images.shape[1:] == (1, 28, 28), "the images are not 28x28 bytes"
+        assert labels.ndim == 1 and 0 <= labels.min() and labels.max() <= 9, "labels are not 0 to 9"
+        return images, labels
     except Exception as error:  # a download or a damaged file can fail in any way
-        if (Path(data_dir) / name / "raw" / "train-images-idx3-ubyte").exists():
+        if files[0].exists():
             raise UserError(f"{name} in {data_dir} is damaged ({str(error) or repr(error)}):"
                             f" delete {Path(data_dir) / name} and run again") from None
-        raise UserError(f"{name} is not in {data_dir} and cannot be downloaded: put its files into"
-                        f" {Path(data_dir) / name / 'raw'}, or make synthetic data with"
-                        " 'python tests/stand_in.py data-synthetic' and add --data-dir data-synthetic") from None
-    return data.data.unsqueeze(1), data.targets
+        raise UserError(f"{name} is not in {data_dir} and cannot be downloaded: put its files into {files[0].parent},"
+                        " or make synthetic data with 'python tests/stand_in.py data-synthetic' and add"
+                        " --data-dir data-synthetic") from None
 
 
 def load_split(name, setup):
     """Training and validation data as the settings ask by `limit` and `holdout`: ((images, labels), (images, labels)).
 
     Validation is on the 10,000 test images. With `holdout` it is on the last 10,000 of the 60,000 training images,
-    which are then not trained on, and the test set is never opened: this is how choices are made.
+    which are then not trained on, and the test images are never loaded: this is how choices are made.
     """
     settings = next(iter(setup.networks.values()))  # all networks of a script have the same data
     images, labels = load(name, True, setup.args.data_dir)
@@ -95,8 +98,9 @@ def load_split(name, setup):
 
 def is_published(name, data_dir):
     """Whether all four files of a data set are, byte for byte, the published ones."""
-    files = {Path(data_dir) / file: md5 for file, md5 in MD5.items() if file.startswith(f"{name}/")}
-    return all(file.is_file() and hashlib.md5(file.read_bytes()).hexdigest() == md5 for file, md5 in files.items())
+    files = raw_files(name, data_dir)
+    return all(file.is_file() for file in files) and hashlib.md5(
+        b"".join(file.read_bytes() for file in files)).hexdigest() == MD5[name]
 
 
 class LabelledImages(Dataset):
@@ -161,7 +165,7 @@ class FashionNet(nn.Module):
                     layers.append(nn.MaxPool2d(2))
                 if batch_norm:
                     layers.append(nn.BatchNorm2d(width))
-                layers.append({"GELU": nn.GELU, "ReLU": nn.ReLU}[activation]())
+                layers.append(getattr(nn, activation)())
                 channels = width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(channels, 10)
@@ -202,7 +206,7 @@ def parameter_count(network):
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything besides the data and the seed that changes the weights; --resume compares it field by field."""
+    """How a network is trained; --resume continues only a training whose settings are equal, field by field."""
 
     network: Callable  # the network's class
     loss: Callable  # of (outputs, targets), a batch's mean
@@ -212,8 +216,8 @@ class Settings:
     options: dict = field(default_factory=dict)  # the network's keyword arguments
     optimizer: Callable = torch.optim.AdamW
     weight_decay: float = 0.0
-    momentum: tuple = (0.95, 0.85)  # the optimizer's first beta at the ends and at the peak of the one-cycle schedule
     schedule: str = "one-cycle"  # or "constant"
+    momentum: tuple = (0.95, 0.85)  # the optimizer's first beta at the ends and at the peak of the learning rate
     warm_up: float = 0.3  # the share of the steps in which a one-cycle schedule raises the learning rate
     augment: Callable | None = None  # changes a batch of training images at random
     noise: float = 0.0  # the amplitude of a denoiser's noise
@@ -236,13 +240,12 @@ class Setup:
     folder: Path  # everything this run writes: curves, states, weights, pictures, results
     publishes: bool  # whether checkpoints/ and report/figures/ get the weights and pictures too
     args: argparse.Namespace
-    started: float = 0.0  # time.perf_counter() then
-    lock: FileLock | None = None  # held while this process lives: no other run continues in this folder
+    lock: FileLock | None = None  # held until this process ends: no other one continues in this folder
 
 
 # network: in eval mode after the last epoch; outputs: for the validation images, float32, on the CPU;
 # history: for each epoch {"training": {"loss": …, metrics}, "validation": the same, "seconds": …}
-Run = namedtuple("Run", "network outputs history weights_file")
+Run = namedtuple("Run", "network outputs history checkpoint")
 
 
 def accuracy(logits, labels):
@@ -288,24 +291,25 @@ def make_optimizer(network, settings, steps_per_epoch):
         max_momentum=high, base_momentum=low)
 
 
-def train_epoch(network, loader, loss_function, metrics, optimizer, scheduler, setup):
+def train_epoch(network, loader, functions, optimizer, scheduler, setup):
     """One pass over the training images.
 
-    Returns {"loss": …, name of a metric: …}, each a mean over all images, taken while the weights change.
+    functions: {"loss": …, name of a metric: …}, each of (outputs, targets), giving a batch's mean.
+    Returns their means over all images, {"loss": …, …}, taken while the weights change.
     """
     network.train()
-    totals, count = dict.fromkeys(["loss", *metrics], 0.0), 0
+    totals, count = dict.fromkeys(functions, 0.0), 0
     for images, targets in loader:
         targets = targets.to(setup.device, non_blocking=True)
         optimizer.zero_grad()  # the template forgets this: bug 2
         outputs = forward(network, images, setup)
-        loss = loss_function(outputs, targets)
+        loss = functions["loss"](outputs, targets)
         loss.backward()
         optimizer.step()
         scheduler.step()
         count += len(images)
-        values = {"loss": loss} | {name: metric(outputs.detach(), targets) for name, metric in metrics.items()}
-        for name, value in values.items():
+        for name, function in functions.items():
+            value = loss if name == "loss" else function(outputs.detach(), targets)
             totals[name] += value.detach() * len(images)  # stays on the device: reading it would wait
     return {name: float(total) / count for name, total in totals.items()}
 
@@ -315,46 +319,37 @@ def fit(name, data, metrics, setup, seed, on_epoch_end=None):
 
     data: (training set, validation set), both returning whole batches of (inputs, targets).
     metrics: named functions of (outputs, targets), giving a batch's mean, besides the settings' loss.
-    on_epoch_end: called with (TensorBoard writers, network, epoch), for pictures.
-    Returns a Run; its weights are in setup.folder/NAME/seedS/weights.pt.
+    on_epoch_end: called with (settings, TensorBoard writers, network, epoch), for pictures.
+    Returns a Run; its checkpoint is setup.folder/NAME/seedS/checkpoint.pt.
     """
-    from tqdm import tqdm
-
     settings, folder = setup.networks[name], setup.folder / name / f"seed{seed}"
-    train_set, validation_set = data
+    (train_set, validation_set), functions = data, {"loss": settings.loss} | metrics
     torch.manual_seed(1000 * seed)  # the initial weights
     network = settings.network(**settings.options).to(setup.device, memory_format=memory_format(setup.device))
     loader = batches(train_set, settings.batch_size, shuffle=True)
     optimizer, scheduler = make_optimizer(network, settings, len(loader))
-    history = resume(folder, network, optimizer, scheduler)
+    history = resume(folder / "checkpoint.pt", network, optimizer, scheduler)
     writers = open_writers(folder, network, train_set[0][0], len(history), setup)
-    outputs = None
     for epoch in range(len(history) + 1, settings.epochs + 1):
         start = time.perf_counter()
         torch.manual_seed(1000 * seed + epoch)  # each epoch of each seed has random numbers of its own
         label = f"{name}, seed {seed}, epoch {epoch:2}/{settings.epochs}"
-        training = train_epoch(network, tqdm(loader, label, leave=False, disable=None), settings.loss, metrics,
-                               optimizer, scheduler, setup)
+        training = train_epoch(network, tqdm(loader, label, leave=False, disable=None), functions, optimizer,
+                               scheduler, setup)
         outputs, targets = evaluate(network, validation_set, setup)
-        validation = {key: float(function(outputs, targets))
-                      for key, function in ({"loss": settings.loss} | metrics).items()}
+        validation = {key: float(function(outputs, targets)) for key, function in functions.items()}
         history.append({"training": training, "validation": validation, "seconds": time.perf_counter() - start})
-        log_epoch(writers, history, scheduler, label)
         if on_epoch_end:
-            on_epoch_end(writers, network, epoch)
-        for writer in writers.values():
-            writer.flush()  # before the state is saved: an interrupted run repeats an epoch rather than lose its point
-        save_checkpoint(folder / "state.pt", {
-            "weights": network.state_dict(), "history": history,
-            "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()})
+            on_epoch_end(settings, writers, network, epoch)
+        log_epoch(writers, history, scheduler, label)
+        state = {"settings": settings.as_dict(), "seed": seed, "weights": network.state_dict(), "history": history}
+        if epoch < settings.epochs:
+            state |= {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+        save_checkpoint(folder / "checkpoint.pt", state)
     for writer in writers.values():
         writer.close()
-    if outputs is None:  # nothing was left to train
-        outputs, _ = evaluate(network, validation_set, setup)
-    save_checkpoint(folder / "weights.pt", {"settings": settings.as_dict(), "seed": seed,
-                                            "weights": network.state_dict(), "history": history})
-    (folder / "state.pt").unlink(missing_ok=True)
-    return Run(network, outputs, history, folder / "weights.pt")
+    outputs, _ = evaluate(network, validation_set, setup)
+    return Run(network, outputs, history, folder / "checkpoint.pt")
 
 
 def open_writers(folder, network, images, epochs_done, setup):
@@ -375,25 +370,25 @@ def open_writers(folder, network, images, epochs_done, setup):
 def log_epoch(writers, history, scheduler, label):
     """Write an epoch's values to TensorBoard and print them in one line."""
     texts = []
+    writers["training"].add_scalar("learning rate", scheduler.get_last_lr()[0], len(history))
     for kind, writer in writers.items():
         for name, value in history[-1][kind].items():
             writer.add_scalar(name, value, len(history))
         texts.append(f"{kind} " + ", ".join(f"{name} {value:.4g}" for name, value in history[-1][kind].items()))
-    writers["training"].add_scalar("learning rate", scheduler.get_last_lr()[0], len(history))
+        writer.flush()  # before the state is saved: an interrupted run repeats an epoch rather than lose its point
     print(label, *texts, f"{history[-1]['seconds']:.1f} s", sep="; ", flush=True)
 
 
-def resume(folder, network, optimizer, scheduler):
-    """Put the last saved state of a training, if there is one, into its parts; returns its history, else []."""
-    path = next((path for path in (folder / "state.pt", folder / "weights.pt") if path.exists()), None)
-    if path is None:
+def resume(checkpoint, network, optimizer, scheduler):
+    """Put the state that an interrupted training has saved, if any, into its parts; returns its history, else []."""
+    if not checkpoint.exists():
         return []
-    state = load_checkpoint(path)
-    load_weights(network, state, path)
+    state = load_checkpoint(checkpoint)
+    load_weights(network, state, checkpoint)
     if "optimizer" in state:  # without it, the training was over
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
-    print(f"{display_path(path)}: continuing after epoch {len(state['history'])}")
+    print(f"{display_path(checkpoint)}: continuing after epoch {len(state['history'])}")
     return state["history"]
 
 
@@ -559,10 +554,10 @@ def publish(setup, run, name):
     if setup.publishes:
         folders.append(ROOT / "checkpoints")
     for folder in folders:
-        replace_file(folder / name, run.weights_file.read_bytes())
+        replace_file(folder / name, run.checkpoint.read_bytes())
         print(f"wrote {display_path(folder / name)}")
     if not setup.publishes:
-        print(f"weights: {display_path(run.weights_file)}"
+        print(f"weights: {display_path(run.checkpoint)}"
               " (not published: other settings, seeds, data or folders than the task's own)")
 
 
@@ -571,7 +566,7 @@ def report(setup, lines, runs=None):
 
     runs: {name: [Run per seed]}, whose training takes the time that is printed.
     """
-    spent = minutes(sum(runs.values(), [])) if runs else (time.perf_counter() - setup.started) / 60
+    spent = minutes(sum(runs.values(), [])) if runs else (time.perf_counter() - STARTED) / 60
     lines = [*lines, f"({device_name(setup.device)}, {setup.precision}, torch {torch.__version__}, {spent:.1f} minutes)"]
     print("", *lines, "", sep="\n")
     if setup.args.record:
@@ -600,12 +595,9 @@ def record(script, arguments, lines):
 
     Options that do not change the result (folders, --resume, --record) are left out of the command.
     """
-    words, kept = iter(arguments), []
-    for word in words:
-        if word.endswith("-dir"):
-            next(words)
-        elif word not in ("--record", "--resume") and "-dir=" not in word:
-            kept.append(word)
+    left_out = ("--data-dir", "--log-dir", "--checkpoint-dir", "--record", "--resume")
+    kept = [word for before, word in zip(["", *arguments], arguments)
+            if not before.endswith("-dir") and not word.startswith(left_out)]
     command = " ".join(["$ python", script.relative_to(ROOT).as_posix(), *kept])
     block = "\n".join(f"# {line}".rstrip() for line in [command, *lines])
     with lock(ROOT):  # two scripts may record at once
@@ -617,26 +609,22 @@ def record(script, arguments, lines):
 
 # =================================================== Command line ===================================================
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line."""
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
-
-
 def number(kind, low, high):
     """An argparse type: an int or float from low to high."""
     def convert(text):
-        if not low <= kind(text) <= high:
+        value = kind(text)
+        if not low <= value <= high:
             raise argparse.ArgumentTypeError(f"{text} is not from {low} to {high}")
-        return kind(text)
-    convert.__name__ = kind.__name__
+        return value
+    convert.__name__ = kind.__name__  # argparse says it in "invalid int value"
     return convert
 
 
 def make_parser(doc, *groups):
     """The shared command line: `groups` out of "data", "device", "training"; doc: the script's docstring."""
-    parser = Parser(description=doc.split("\n\n")[0].replace("%", "%%"), allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=doc.split("\n\n")[0].replace("%", "%%"), allow_abbrev=False)
+    parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message} (--help lists the options)\n")
+    parser.set_defaults(device="cpu", precision="fp32", seed=[0], resume=False)  # where a script has no such option
     add = parser.add_argument
     if "data" in groups:
         add("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or ROOT / "data"),
@@ -663,7 +651,7 @@ def make_parser(doc, *groups):
 
 
 def setup(args, networks=None, data=None, own=True):
-    """Settle device, precision, settings and the run's folder before the first computation.
+    """Settle device, precision, settings and the run's folder before training.
 
     networks: {name: Settings}, as the task has them; the command line replaces some of their fields.
     data: the data set that the task reads; own: whether the script's own options keep to what it publishes.
@@ -672,38 +660,37 @@ def setup(args, networks=None, data=None, own=True):
     Raises UserError for a device that is not there, seeds that repeat, and --record where a result would not count.
     """
     device, precision = choose_device(args)
-    networks, seeds = networks or {}, getattr(args, "seed", [0])
-    if len(set(seeds)) < len(seeds):
+    if len(set(args.seed)) < len(args.seed):
         raise UserError("--seed takes different numbers")
-    given = {key: getattr(args, key) for key in ("epochs", "batch_size", "lr", "limit", "holdout")
-             if getattr(args, key, None)}
-    changed = {name: replace(settings, **given) for name, settings in networks.items()}
+    given = {key: value for key, value in vars(args).items()
+             if key in ("epochs", "batch_size", "lr", "limit", "holdout") and value}
+    changed = {name: replace(settings, **given) for name, settings in (networks or {}).items()}
     published = data is None or is_published(data, args.data_dir)
     if args.record and not (own and published and "limit" not in given and "holdout" not in given):
-        raise UserError("--record takes full runs on the published data only")
-    folder = held = None
+        raise UserError("--record needs the published data and the task's own options, without --limit and --holdout")
+    folder, held, publishes = None, None, False
     if "log_dir" in args:
-        own = own and published and changed == networks and seeds in ([0], [0, 1, 2]) and args.log_dir == ROOT / "runs"
-        folder, held = run_folder(args.log_dir / Path(sys.argv[0]).stem, json.dumps({
-            "networks": {name: settings.as_dict() for name, settings in changed.items()}, "seeds": seeds,
+        description = json.dumps({
+            "networks": {name: settings.as_dict() for name, settings in changed.items()}, "seeds": args.seed,
             "device": device.type, "precision": precision, "threads": torch.get_num_threads(),
-            "published data": published}, indent=1), getattr(args, "resume", False))
-    return Setup(device, precision, seeds, changed, folder, own, args, time.perf_counter(), held)
+            "published data": published}, indent=1)
+        folder, held = run_folder(args.log_dir / Path(sys.argv[0]).stem, description, args.resume)
+        publishes = (own and published and changed == (networks or {}) and args.seed in ([0], [0, 1, 2])
+                     and args.log_dir == ROOT / "runs")
+    return Setup(device, precision, args.seed, changed, folder, publishes, args, held)
 
 
 def choose_device(args):
     """The device and the precision that the command line asks for; raises UserError if there is no such device."""
     best = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    asked = getattr(args, "device", "cpu")
-    device = best if asked == "auto" else torch.device(asked)
+    device = best if args.device == "auto" else torch.device(args.device)
     if device.type not in ("cpu", best.type):
         raise UserError(f"no {device.type} device here: leave out --device, or give --device cpu")
-    precision = getattr(args, "precision", "fp32")
-    if precision == "auto":
-        precision = "bf16" if has_fast_bf16(device) else "fp32"
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 means fp32: no TF32 in convolutions
-    return device, precision
+    if args.precision == "auto":
+        return device, "bf16" if has_fast_bf16(device) else "fp32"
+    return device, args.precision
 
 
 def has_fast_bf16(device):
@@ -716,7 +703,7 @@ def has_fast_bf16(device):
 
 def run_folder(parent, description, resuming):
     """The folder of a run and its lock: with --resume the newest unfinished one of this description, else a new one."""
-    for folder in sorted(parent.glob("[0-9]*"), reverse=True) if resuming else ():
+    for folder in sorted(parent.glob("[0-9]*"), reverse=True) if resuming else []:
         settings, held = folder / "settings.json", lock(folder)
         if settings.exists() and settings.read_text() == description and not (folder / "results.txt").exists():
             with contextlib.suppress(Timeout):  # another process is at work there
@@ -727,10 +714,10 @@ def run_folder(parent, description, resuming):
                 return folder, held
     if resuming:
         print("no interrupted run of these settings: starting from the beginning")
-    parent.mkdir(parents=True, exist_ok=True)
     with lock(parent):  # several may start in the same second
-        stamp = f"{datetime.now():%Y%m%d-%H%M%S}"
-        folder = next(path for path in (parent / (stamp + end) for end in ("", *"abcdefgh")) if not path.exists())
+        folder = parent / f"{datetime.now():%Y%m%d-%H%M%S}"
+        while folder.exists():
+            folder = folder.with_name(folder.name + "a")
         held = lock(folder)
         held.acquire()
     replace_file(folder / "settings.json", description.encode())
@@ -738,19 +725,16 @@ def run_folder(parent, description, resuming):
 
 
 def display_path(path):
-    """A path as a user would type it: relative to the current folder where that is shorter."""
-    try:
-        return min(str(path), os.path.relpath(path), key=len)
-    except ValueError:  # another drive, on Windows
-        return str(path)
+    """A path as a user would type it: relative to the current folder if it lies there."""
+    path = Path(path).resolve()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def speed_up():
-    """Make training on a CPU faster; call it before the first computation.
+    """Two settings that make training on a CPU faster; call it before the first computation.
 
-    Adam's second moments of weights that hardly ever get a gradient decay into denormal numbers, on which a CPU is
-    slow: they become zero. glibc returns freed blocks to the system and fetches them anew page by page: keeping those
-    up to 32 MB, the most it allows, takes 13 to 25 % off a training step of 3.1 a.
+    Adam's second moments decay into denormal numbers, with which a CPU is slow: they become zero. glibc keeps freed
+    blocks of up to 32 MB, the most it allows, instead of returning them: 13 to 25 % off a training step of 3.1 a.
     """
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":
@@ -758,13 +742,9 @@ def speed_up():
             ctypes.CDLL(None).mallopt(option, value)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM."""
-
-
 def terminate(number, frame):
     """SIGTERM ends a script in the same way as Ctrl-C."""
-    raise Terminated
+    raise KeyboardInterrupt(number)
 
 
 def thread_failed(error):
@@ -787,7 +767,7 @@ def run_script(main):
         message, status = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part), 2
     except KeyboardInterrupt as stop:
         message = "; ".join(["interrupted", *getattr(stop, "__notes__", [])])
-        status = 143 if isinstance(stop, Terminated) else 130
+        status = 128 + (stop.args[0] if stop.args else signal.SIGINT)
     else:
         return
     print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)

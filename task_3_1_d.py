@@ -8,9 +8,9 @@ more): the label flips where the share of the dress is 0.206. Trained with label
 91 % for an image that it is sure of.
 
 The ten images are a morph: image i is (1 - i/9) A + (i/9) B, rounded, of two Fashion-MNIST training images, A = number
-20332, a bag, and B = number 31752, a dress: the network was trained on both ends. The labels tell where in between its
-decision flips. Images 1 to 8 belong to no class, and the network has never learned to say so: for images 4 and 5, half
-bag and half dress, it gives the dress 0.8358 and 0.8442, for the dress itself 0.8972.
+20332, a bag, and B = number 31752, a dress: the network was trained on both ends. The labels tell where in between the
+decision of this network (seed 0) flips. Images 1 to 8 belong to no class, and the network has never learned to say so:
+for images 4 and 5, half bag and half dress, it gives the dress 0.8358 and 0.8442, for the dress itself 0.8972.
 """
 
 import io
@@ -18,6 +18,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 import common
 from common import FASHION_CLASSES, ConvNet, FashionNet, UserError
@@ -140,7 +141,6 @@ def main():
     if not args.images and not all(path.exists() for path in SAMPLES):
         make_samples(args.data_dir)
 
-    from tqdm import tqdm
     images, notes = zip(*(read_image(path, args.invert) for path in tqdm(paths, leave=False, disable=None)))
     images, network = torch.stack(images), load_classifier(args.checkpoint)
     probabilities = predict(images, network)

@@ -29,14 +29,12 @@ class NoisyFashionMNIST(Dataset):
         return len(self.images)
 
     def __getitem__(self, index):
-        noisy, clean = self.__getitems__([index])
-        return noisy[0], clean[0]
-
-    def __getitems__(self, indices):
-        """A whole batch at once, as a DataLoader asks for it: two tensors [B, 1, 28, 28]."""
-        clean = self.images[indices].float() / 255
-        noise = torch.rand(clean.shape) if self.fixed_noise is None else self.fixed_noise[indices]
+        """One pair, or for a slice or a list of indices all their pairs at once: two tensors [B, 1, 28, 28]."""
+        clean = self.images[index].float() / 255
+        noise = torch.rand(clean.shape) if self.fixed_noise is None else self.fixed_noise[index]
         return clean + self.amplitude * noise, clean
+
+    __getitems__ = __getitem__  # what a DataLoader calls for a whole batch
 
 
 def plot_pairs(setup, noisy, clean, titles, name):
@@ -61,7 +59,7 @@ def main():
     torch.manual_seed(args.seed[0])
     indices = (FIRST + torch.randperm(LAST - FIRST)[:PAIRS]).tolist()
     dataset = NoisyFashionMNIST(images)
-    noisy, clean = dataset.__getitems__(indices)
+    noisy, clean = dataset[indices]
     titles = [f"{index}: {common.FASHION_CLASSES[labels[index]]}" for index in indices]
     plot_pairs(setup, noisy, clean, titles, "task_3_2_a.jpg")
     noise = noisy - clean

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import common
-from common import EncoderDecoder, Settings
+from common import EncoderDecoder, Settings, mean_std
 from task_3_2_a import NoisyFashionMNIST
 
 VALIDATION_NOISE = 2_000_000_000  # seed of the one noise draw that all networks are validated on; no training has it
@@ -87,12 +87,15 @@ def train_denoisers(setup, training_images, validation_images):
     """
     from torchvision.utils import make_grid  # imported here: it takes seconds
 
-    def show(writers, network, epoch):
-        for kind, images in (("training", training_images), ("validation", validation_images)):
-            pairs = NoisyFashionMNIST(images[:SHOWN], VALIDATION_NOISE)
-            noisy, clean = pairs.__getitems__(range(len(pairs)))
+    shown = {"training": (training_images[:SHOWN], VALIDATION_NOISE + 1),
+             "validation": (validation_images[:SHOWN], VALIDATION_NOISE)}
+
+    def show(settings, writers, network, epoch):
+        for kind, (images, noise_seed) in shown.items():
+            pairs = NoisyFashionMNIST(images, noise_seed, settings.noise)
+            noisy, clean = pairs[:]
             outputs, _ = common.evaluate(network, pairs, setup)
-            rows = torch.stack([noisy / 2, outputs, clean], dim=1).flatten(0, 1).clamp(0, 1)
+            rows = torch.stack([noisy / (1 + settings.noise), outputs, clean], dim=1).flatten(0, 1).clamp(0, 1)
             writers[kind].add_image("noisy, output, clean", make_grid(rows, nrow=3, pad_value=0.5), epoch)
 
     return common.fit_all(
@@ -108,12 +111,11 @@ def score_table(rows, clean):
     """
     lines = [f"{'':<28}{'MAE':>18}{'MAE, clamped':>18}{'MSE':>20}{'PSNR in dB':>16}"]
     for label, seeds in rows.items():
+        mae = [float(common.mean_absolute_error(outputs, clean)) for outputs in seeds]
+        clamped = [float(common.mean_absolute_error(outputs.clamp(0, 1), clean)) for outputs in seeds]
         mse = [float((outputs - clean).square().mean()) for outputs in seeds]
-        columns = ([float(common.mean_absolute_error(outputs, clean)) for outputs in seeds],
-                   [float(common.mean_absolute_error(outputs.clamp(0, 1), clean)) for outputs in seeds],
-                   mse, (-10 * torch.tensor(mse).log10()).tolist())
-        lines.append(f"{label:<28}" + "".join(f"{common.mean_std(values, digits):>{width}}" for values, digits, width
-                                              in zip(columns, (4, 4, 5, 2), (18, 18, 20, 16))))
+        psnr = (-10 * torch.tensor(mse).log10()).tolist()
+        lines.append(f"{label:<28}{mean_std(mae, 4):>18}{mean_std(clamped, 4):>18}{mean_std(mse, 5):>20}{mean_std(psnr):>16}")
     return lines
 
 
@@ -131,27 +133,28 @@ def main():
     parser.add_argument("--loss", choices=LOSSES, default="l2", help="l2 (the default): equation (2); l1: the MAE")
     parser.add_argument("--network", choices=NETWORKS, default="listed", help="listed (the default): the sheet's")
     args = parser.parse_args()
-    name = "_".join(["task_3_2_b", *[args.network] * (args.network != "listed"), *[args.loss] * (args.loss != "l2")])
+    name = ("task_3_2_b" + (f"_{args.network}" if args.network != "listed" else "")
+            + (f"_{args.loss}" if args.loss != "l2" else ""))
     settings = replace(SETTINGS, network=NETWORKS[args.network], loss=LOSSES[args.loss])
     setup = common.setup(args, {"denoiser": settings}, "FashionMNIST")
     (training_images, _), (validation_images, _) = common.load_split("FashionMNIST", setup)
-    runs = train_denoisers(setup, training_images, validation_images)["denoiser"]
+    runs = train_denoisers(setup, training_images, validation_images)
+    seeds = runs["denoiser"]
 
-    noisy, clean = NoisyFashionMNIST(validation_images, VALIDATION_NOISE).__getitems__(range(len(validation_images)))
-    common.plot_curves(setup, f"{name}.png", {"denoiser": runs}, "MAE", "MAE")
-    titles, picks = spread_of((runs[0].outputs - clean).abs().mean(dim=(1, 2, 3)))
+    noisy, clean = NoisyFashionMNIST(validation_images, VALIDATION_NOISE)[:]
+    common.plot_curves(setup, f"{name}.png", runs, "MAE", "MAE")
+    titles, picks = spread_of((seeds[0].outputs - clean).abs().mean(dim=(1, 2, 3)))
     common.plot_images(setup, f"{name}_images.png", titles, {
-        "noisy": (noisy[picks], 0, 2), "output": (runs[0].outputs[picks], 0, 1), "clean": (clean[picks], 0, 1)})
-    common.publish(setup, runs[0], f"{name}.pt")
+        "noisy": (noisy[picks], 0, 2), "output": (seeds[0].outputs[picks], 0, 1), "clean": (clean[picks], 0, 1)})
+    common.publish(setup, seeds[0], f"{name}.pt")
     common.report(setup, [
         f"validation on {len(clean)} images after epoch {setup.networks['denoiser'].epochs}, {args.network} network"
-        f" ({common.parameter_count(runs[0].network):,} parameters), {args.loss} loss,"
-        f" {common.minutes(runs) / len(runs):.1f} minutes per seed",
+        f" ({common.parameter_count(seeds[0].network):,} parameters), {args.loss} loss,"
+        f" {common.minutes(seeds) / len(seeds):.1f} minutes per seed",
         *score_table({"noisy image X": [noisy], "X - 0.5": [noisy - 0.5],
-                      "denoiser": [run.outputs for run in runs]}, clean),
-        f"MAE on the training images, a mean over the last epoch:"
-        f" {common.mean_std(common.final(runs, 'MAE', 'training'), 4)}",
-    ], {"denoiser": runs})
+                      "denoiser": [run.outputs for run in seeds]}, clean),
+        f"MAE on the training images, a mean over the last epoch: {mean_std(common.final(seeds, 'MAE', 'training'), 4)}",
+    ], runs)
 
 
 if __name__ == "__main__":

@@ -31,11 +31,11 @@ from task_3_2_b import VALIDATION_NOISE, NoisyFashionMNIST
 
 
 class SkipConnection(nn.Module):
-    """Equation (3) around any network: X -> X + network(X); options: the network's."""
+    """Equation (3): X -> X + π(X); images [B, 1, 28, 28] to images of the same shape."""
 
-    def __init__(self, network=EncoderDecoder, **options):
+    def __init__(self, channels=16):
         super().__init__()
-        self.network = network(**options)
+        self.network = EncoderDecoder(channels)
 
     def forward(self, images):
         return images + self.network(images)
@@ -54,7 +54,7 @@ def main():
             in task_3_2_b.train_denoisers(setup, training_images, validation_images).items()}
     without, with_skip = runs.values()
 
-    noisy, clean = NoisyFashionMNIST(validation_images, VALIDATION_NOISE).__getitems__(range(len(validation_images)))
+    noisy, clean = NoisyFashionMNIST(validation_images, VALIDATION_NOISE)[:]
     common.plot_curves(setup, "task_3_2_c.png", runs, "MAE", "MAE")
     errors = [seeds[0].outputs - clean for seeds in runs.values()]
     titles, picks = task_3_2_b.spread_of(errors[1].abs().mean(dim=(1, 2, 3)))
@@ -68,8 +68,8 @@ def main():
     epochs = [epoch for epoch in (1, 2, 5, 10, 20) if epoch <= len(without[0].history)]
     lines = [f"{'validation MAE after epoch':<28}" + "".join(f"{epoch:>18}" for epoch in epochs)]
     for label, seeds in runs.items():
-        lines.append(f"{label:<28}" + "".join(f"{common.mean_std(values, 4):>18}" for values in (
-            [run.history[epoch - 1]["validation"]["MAE"] for run in seeds] for epoch in epochs)))
+        maes = [[run.history[epoch - 1]["validation"]["MAE"] for run in seeds] for epoch in epochs]
+        lines.append(f"{label:<28}" + "".join(f"{common.mean_std(values, 4):>18}" for values in maes))
     gaps = [b - a for a, b in zip(common.final(without, "MAE"), common.final(with_skip, "MAE"))]
     common.report(setup, [
         f"validation on {len(clean)} images after epoch {epochs[-1]}",

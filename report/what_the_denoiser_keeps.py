@@ -28,10 +28,11 @@ CHECKPOINTS = {"L2, equation (2)": (EncoderDecoder, "task_3_2_b.pt"),
 
 
 def load_denoiser(network, name):
-    """A trained network from checkpoints/, in eval mode."""
+    """A trained network from checkpoints/, in eval mode, and the history of its training."""
     path = common.ROOT / "checkpoints" / name
-    common.load_weights(network, common.load_checkpoint(path), path)
-    return network.eval()
+    state = common.load_checkpoint(path)
+    common.load_weights(network, state, path)
+    return network.eval(), state["history"]
 
 
 def single_pixel_median(noisy, images):
@@ -62,10 +63,14 @@ def main():
     (training, _), (validation, _) = common.load_split("FashionMNIST", setup)
     runs = task_3_2_b.train_denoisers(setup, training, validation)
     pairs = NoisyFashionMNIST(validation, VALIDATION_NOISE)
-    noisy, clean = pairs.__getitems__(range(len(validation)))
-    outputs = {label: common.evaluate(load_denoiser(network(), name).to(setup.device), pairs, setup)[0]
-               for label, (network, name) in CHECKPOINTS.items()}
+    noisy, clean = pairs[:]
+    outputs, curves = {}, {}
+    for label, (network, name) in CHECKPOINTS.items():
+        denoiser, history = load_denoiser(network(), name)
+        outputs[label], _ = common.evaluate(denoiser.to(setup.device), pairs, setup)
+        curves[label] = [common.Run(denoiser, outputs[label], history, None)]
 
+    common.plot_curves(setup, "what_the_denoiser_keeps_curves.png", curves, "MAE", "MAE", scale="log")
     errors = (outputs["L2, equation (2)"] - clean).abs().mean(dim=(1, 2, 3))
     titles, picks = telling_images(clean, errors)
     common.plot_images(setup, "what_the_denoiser_keeps.png", titles, {

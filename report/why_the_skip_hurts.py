@@ -27,15 +27,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import common
 import task_3_2_b
+from common import EncoderDecoder
 from task_3_2_b import train_denoisers
 from task_3_2_c import SkipConnection
 
 
 @torch.no_grad()
-def write_minus_identity(network):
-    """Give an EncoderDecoder of at least 16 channels weights with which its output is exactly -X, for X >= 0.
+def write_identity(network, factor):
+    """Give an EncoderDecoder of at least 16 channels weights with which its output is exactly factor X, for X >= 0.
 
-    Space to depth twice (each 4 x 4 block of pixels becomes 16 channels), the centre tap, depth to space twice, -1.
+    Space to depth twice (each 4 x 4 block of pixels becomes 16 channels), the centre tap, depth to space twice, factor.
     """
     for parameter in network.parameters():
         parameter.zero_()
@@ -50,18 +51,36 @@ def write_minus_identity(network):
                 up_first[4 * channel + 2 * y + x, channel, 1 + y, 1 + x] = 1
     for channel in range(16):
         third[channel, channel, 1, 1] = 1
-    last[0, 0, 1, 1] = -1
+    last[0, 0, 1, 1] = factor
+
+
+class StartedFromX(EncoderDecoder):
+    """π that starts as factor X, plus normal noise of standard deviation 0.01 on every weight."""
+
+    def __init__(self, factor=1):
+        super().__init__()
+        write_identity(self, factor)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.add_(0.01 * torch.randn_like(parameter))
 
 
 class StartedFromMinusX(SkipConnection):
-    """X + π(X) whose π starts as -X, plus normal noise of standard deviation 0.01 on every weight."""
+    """X + π(X) whose π starts near -X: the sum starts near a black image."""
 
     def __init__(self):
         super().__init__()
-        write_minus_identity(self.network)
-        with torch.no_grad():
-            for parameter in self.network.parameters():
-                parameter.add_(0.01 * torch.randn_like(parameter))
+        self.network = StartedFromX(-1)
+
+
+class OrthogonalSkipConnection(SkipConnection):
+    """X + π(X) whose π starts from random orthogonal weights: as well conditioned as -X, but not near it."""
+
+    def __init__(self):
+        super().__init__()
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.orthogonal_(parameter, nn.init.calculate_gain("relu"))
 
 
 class LeakySkipConnection(SkipConnection):
@@ -81,8 +100,11 @@ GARMENTS = {
     "without skip": WITHOUT,
     "with skip": WITH,
     "with skip, started from -X": replace(WITH, network=StartedFromMinusX),
+    "without skip, started from X": replace(WITHOUT, network=StartedFromX),
+    "with skip, orthogonal start": replace(WITH, network=OrthogonalSkipConnection),
     "with skip, LeakyReLU": replace(WITH, network=LeakySkipConnection),
     "with skip, a fifth of the rate": replace(WITH, lr=WITH.lr / 5),
+    "with skip, twice the rate": replace(WITH, lr=WITH.lr * 2),
     "with skip, 3 times the epochs": replace(WITH, epochs=3 * WITH.epochs),
     **{f"{label} skip, 32 channels": replace(settings, options={"channels": 32})
        for label, settings in (("without", WITHOUT), ("with", WITH))}}
@@ -90,10 +112,9 @@ BLACK = {f"black images, {channels} channels": replace(WITH, options={"channels"
 
 
 @torch.no_grad()
-def dead_channels(run, images, setup):
-    """How many channels of the bottleneck are zero everywhere for all of these images, [N, 1, 28, 28]."""
-    network = getattr(run.network, "network", run.network)
-    features = network.encoder(images.to(setup.device))
+def dead_channels(network, images):
+    """How many channels of an EncoderDecoder's bottleneck are zero everywhere for all of these images, [N, 1, 28, 28]."""
+    features = network.encoder(images)
     return int((features.amax(dim=(0, 2, 3)) <= 0).sum())
 
 
@@ -105,15 +126,19 @@ def main():
     runs = train_denoisers(of_kind(GARMENTS), training, validation)
     runs |= train_denoisers(of_kind(BLACK), torch.zeros_like(training), torch.zeros_like(validation))
 
-    pairs = task_3_2_b.NoisyFashionMNIST(validation[:500], task_3_2_b.VALIDATION_NOISE)
-    noisy, _ = pairs.__getitems__(range(len(pairs)))
-    lines = [f"{'':<34}{'epochs':>8}{'MAE':>18}   dead channels per seed"]
+    noisy, clean = task_3_2_b.NoisyFashionMNIST(validation[:500], task_3_2_b.VALIDATION_NOISE)[:]
+    lines = [f"{'':<34}{'epochs':>8}{'MAE':>18}{'difference':>18}   dead channels per seed"]
+    usual = common.final(runs["with skip"], "MAE")
     for name, seeds in runs.items():
-        dead = ", ".join(str(dead_channels(run, noisy, setup)) for run in seeds)
-        lines.append(f"{name:<34}{setup.networks[name].epochs:>8}"
-                     f"{common.mean_std(common.final(seeds, 'MAE'), 4):>18}   {dead}")
-    common.report(setup, ["validation MAE; of the bottleneck's channels, those that are zero for 500 validation images",
-                          *lines], runs)
+        maes = common.final(seeds, "MAE")
+        difference = common.mean_std([mae - other for mae, other in zip(maes, usual)], 4) if name in GARMENTS else ""
+        seen = noisy if name in GARMENTS else noisy - clean
+        inner = [getattr(run.network, "network", run.network).cpu() for run in seeds]
+        dead = ", ".join("-" if "Leaky" in name else str(dead_channels(network, seen)) for network in inner)
+        lines.append(f"{name:<34}{setup.networks[name].epochs:>8}{common.mean_std(maes, 4):>18}{difference:>18}   {dead}")
+    common.report(setup, [
+        f"validation MAE on {len(validation)} images; its difference to \"with skip\", paired over the seeds; of the"
+        " bottleneck's channels, those that are zero for 500 noisy images", *lines], runs)
 
 
 if __name__ == "__main__":

@@ -62,8 +62,9 @@ def project(synthetic, tmp_path):
         (copy / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
         shutil.copy(path, copy / path.relative_to(ROOT))
     source = (copy / "common.py").read_text(encoding="utf-8")
-    for file, md5 in common.MD5.items():
-        source = source.replace(md5, hashlib.md5((synthetic / file).read_bytes()).hexdigest())
+    for name, md5 in common.MD5.items():
+        content = b"".join(path.read_bytes() for path in common.raw_files(name, synthetic))
+        source = source.replace(md5, hashlib.md5(content).hexdigest())
     (copy / "common.py").write_text(source, encoding="utf-8")
     for name, epochs in (("task_3_1_a", 15), ("task_3_2_b", 20)):
         source = (copy / f"{name}.py").read_text(encoding="utf-8")

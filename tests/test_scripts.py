@@ -57,7 +57,7 @@ def test_3_1_a_keeps_a_try_in_its_own_folder(script, tmp_path, options):
     folder = only(tmp_path / "runs", "results.txt").parent
     assert f'tensorboard --logdir "{os.path.relpath(folder, tmp_path)}"' in process.stdout.splitlines()[-1]
     seed = 7 if 7 in options else 0
-    assert f"weights: {os.path.relpath(folder, tmp_path)}/plain/seed{seed}/weights.pt" in process.stdout
+    assert f"weights: {os.path.relpath(folder, tmp_path)}/plain/seed{seed}/checkpoint.pt" in process.stdout
     assert (tmp_path / "weights" / "task_3_1_a.pt").exists()
     assert Image.open(folder / "figures" / "task_3_1_a.png").width > 1000
     assert re.search(r"validation accuracy after epoch \d: \d+\.\d\d( ± \d+\.\d\d)? % on 100 images", process.stdout)
@@ -178,7 +178,7 @@ def test_record_end_to_end(project, synthetic):
         assert [line[2:] for line in block.split("\n")[1:]] == [
             line.rstrip() for line in process.stdout.partition("\n\n")[2].partition("\n\n")[0].splitlines()]
     for options in (("--limit", "9"), ("--holdout",)):
-        assert_one_line_error(run(*options), "--record takes full runs")
+        assert_one_line_error(run(*options), "--record needs the published data")
     assert (project / "task_3_2_b.py").read_text(encoding="utf-8") == source
 
 

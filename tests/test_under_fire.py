@@ -376,7 +376,7 @@ def test_a_full_disk_keeps_the_last_state(synthetic, tmp_path, mount):
     process = run_script(ROOT / "task_3_1_a.py", "--data-dir", synthetic, *SMALL, "--log-dir", disk)
     assert process.returncode == 2 and "No space left" in process.stderr, process.stderr
     assert len(process.stderr.strip().splitlines()) == 1
-    state = next(disk.rglob("state.pt"))
+    state = next(disk.rglob("checkpoint.pt"))
     assert len(common.load_checkpoint(state)["history"]) == 1 and not list(disk.rglob("*.tmp"))
 
 
@@ -390,18 +390,17 @@ def test_a_read_only_checkout_works_with_folders_elsewhere(synthetic, tmp_path, 
 
 
 @POSIX
-@pytest.mark.parametrize("name", ["state.pt", "weights.pt"])
-def test_a_file_replaced_by_a_folder_is_one_line(training, tmp_path, name):
+def test_a_file_replaced_by_a_folder_is_one_line(training, tmp_path):
     command, whole, _ = training("task_3_2_b")
     shutil.copytree(whole, tmp_path / "task_3_2_b" / whole.name)
     run = tmp_path / "task_3_2_b" / whole.name
     (run / "results.txt").unlink()
-    weights = next(run.rglob("weights.pt"))
-    weights.unlink()
-    (weights.parent / name).mkdir()
+    checkpoint = next(run.rglob("checkpoint.pt"))
+    checkpoint.unlink()
+    checkpoint.mkdir()
     process = run_script(*command[1:], "--log-dir", tmp_path, "--resume")
     assert process.returncode == 2 and len(process.stderr.strip().splitlines()) == 1, process.stderr
-    assert name in process.stderr
+    assert "checkpoint.pt" in process.stderr
 
 
 def test_several_at_once_lose_nothing(project, synthetic):
