@@ -498,7 +498,7 @@ def make_figure(width, height, **options):
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams.update({"font.size": 8, "axes.grid": True, "grid.alpha": 0.3, "image.cmap": "gray",
+    matplotlib.rcParams.update({"font.size": 8, "axes.titlesize": 8, "axes.grid": True, "grid.alpha": 0.3, "image.cmap": "gray",
                                 "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(**options)
@@ -529,7 +529,7 @@ def plot_curves(setup, name, runs, metric, label, transform=lambda value: value,
         axes.set(title=kind, xlabel="epoch", yscale=scale)
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0].set_ylabel(label)
-    panels[1].legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)  # below, it hides no curve
     save_figure(setup, figure, name)
 
 

@@ -15,7 +15,7 @@ FIGURE = r"\d[\d,]*\.\d{2,}(?: ± \d+\.\d+)?|\d{1,3}(?:,\d{3})+"  # 92.83, 0.047
 
 def figures(text):
     """The figures in a text, in their order, each with its standard deviation if it has one."""
-    found = re.findall(rf"(?<![\d.,:])(?:{FIGURE})(?![\d.])", " ".join(text.split()))
+    found = re.findall(rf"(?<![\d.,:])(?:{FIGURE})(?!\d|\.\d)", " ".join(text.split()))
     return [figure for figure in found if not figure.endswith("0,000")]  # numbers of images are no results
 
 
@@ -33,6 +33,7 @@ def missing(quoted, block):
 
 def test_a_part_of_a_figure_or_another_order_is_found_out():
     assert missing(["94.92"], "accuracy 94.92 %") is None
+    assert figures("from 1.33, to 3.66. In 3.1 a") == ["1.33", "3.66"]
     assert missing(["4.92"], "accuracy 94.92 %") == "4.92"
     assert missing(["94.9"], "accuracy 94.92 %") == "94.9"
     assert missing(["94.92 ± 0.06"], "accuracy 94.92 ± 0.07 %") == "94.92 ± 0.06"
