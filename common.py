@@ -323,7 +323,8 @@ def fit(name, data, metrics, setup, seed, on_epoch_end=None):
     Returns a Run; its checkpoint is setup.folder/NAME/seedS/checkpoint.pt.
     """
     settings, folder = setup.networks[name], setup.folder / name / f"seed{seed}"
-    (train_set, validation_set), functions = data, {"loss": settings.loss} | metrics
+    functions = {"loss": settings.loss} | metrics
+    train_set, validation_set = data
     torch.manual_seed(1000 * seed)  # the initial weights
     network = settings.network(**settings.options).to(setup.device, memory_format=memory_format(setup.device))
     loader = batches(train_set, settings.batch_size, shuffle=True)
@@ -498,8 +499,9 @@ def make_figure(width, height, **options):
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams.update({"font.size": 8, "axes.titlesize": 8, "axes.grid": True, "grid.alpha": 0.3, "image.cmap": "gray",
-                                "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
+    matplotlib.rcParams.update({
+        "font.size": 8, "axes.titlesize": 8, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False,
+        "axes.spines.right": False, "legend.frameon": False, "image.cmap": "gray"})
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(**options)
 
