@@ -1,23 +1,24 @@
 """3.2 c) The same denoiser with a skip connection, X + π(X): better or worse, and why?
 
-Worse: a validation MAE of 0.0988 ± 0.0077 against 0.0501 ± 0.0009 without it (three paired seeds; the 10,000 test
-images, after the last epoch; a difference of 0.0487 ± 0.0084), and worse after each of the epochs listed below.
+Worse: a validation MAE of 0.0988 ± 0.0077 against 0.0501 ± 0.0009 without it (three seeds, each with the same initial
+weights, batches and noise for both; the 10,000 test images, after the last epoch; a difference of 0.0487 ± 0.0084), and
+worse after each of the epochs listed below.
 
-What was measured (`report/what_the_skip_lets_through.py`, seed 0): with the skip connection, three times as much noise
-leaks into the output (0.01095 of the MSE against 0.00363) while about as much detail is lost (0.00511 against 0.00452).
-The error sits in the background, which π makes black: 0.0835 against 0.0157 there, 0.1089 against 0.0837 on the garments.
+Which errors (`report/what_the_skip_lets_through.py`, seed 0): with the skip connection the variance over noise draws is
+three times as large (0.01095 against 0.00363), the squared bias about the same (0.00511 against 0.00452). Most of the
+additional error is noise left in the background: 0.0835 instead of 0.0157 there, 0.1089 instead of 0.0837 on the garments.
 
-What that excludes. π(X) without the skip connection outputs a smooth image: only 46 of 784 directions of its input get
-through with a gain above 0.5. With it, π has to output minus the noise, in all 784 directions; 606 get through. The noise
-does fit through the bottleneck: weights with π(X) = -X exactly can be written down. Started near them, X + π(X) ends at
-an MAE of 0.0583 instead of 0.1026 after ten epochs (`report/why_the_skip_hurts.py`, seed 0). So the network can represent
-a good answer and does not find it from a random start: 784 numbers through 784 leave no room, and twice the channels close
-most of the gap: 0.0650 with and 0.0460 without the skip connection, instead of 0.1026 and 0.0515.
+Why (`report/why_the_skip_hurts.py`, ten epochs, three seeds). Without the skip connection, π suppresses most directions
+of its input, and the noise with them. With it, π has to output minus the noise, 784 numbers through a bottleneck of 784.
+The network can represent a better answer than it finds: started near written-down weights with π(X) = -X it ends at an
+MAE of 0.0580 instead of 0.1011, and other starts, LeakyReLU, other rates or three times the epochs do not come near that.
+With twice the channels, most of the gap is closed: 0.0650 with and 0.0460 without the skip connection.
 
-When it pays off. The possible benefits of a skip connection: only the difference has to be learned, and details that the
-bottleneck cannot hold survive. Both need a small difference: with noise on (0, A), X + π(X) is the better one below
-A = 0.13, at the sheet's A = 1 the worse one, and a X + π(X) with a learned a takes 0.041 of X (`report/how_much_skip.py`,
-seed 0). What stays open: why ten epochs from -X still end a little above the 0.0515 without a skip connection.
+The possible benefits of a skip connection: only the difference has to be learned; detail bypasses the bottleneck; in a
+deep network, gradients have a direct path (not here, where it goes around all weights). It pays off when the difference
+is small: with noise on (0, A), X + π(X) is better below A = 0.13 by the MAE and below A = 0.25 by equation (2), the loss,
+and a X + π(X) with a learned a takes 0.041 of X at the sheet's A = 1 (`report/how_much_skip.py`, seed 0). What stays
+open: why training from a random start does not find what can be represented.
 """
 
 from dataclasses import replace

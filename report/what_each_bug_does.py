@@ -2,12 +2,12 @@
 
 The template is completed in the plainest way: Adam, a constant learning rate of 1e-3, cross-entropy. It is trained with
 both bugs, with each one, and with neither; then with the one-cycle schedule (of learning rate and momentum) and with
-label smoothing, which makes it 3.1 a. Five epochs, a third of the sheet's; one seed.
+label smoothing, which makes it 3.1 a. Five epochs, a third of the sheet's; three seeds.
 
-Without zero_grad nothing is learned: 11.35 % after five epochs, the share of the digit 1 in the test set, as if every
-image were a 1. Without the third ReLU it is 98.91 %, with both bugs fixed 98.74 %: with one seed, such a difference
-decides nothing. Accuracy does not reveal this bug, reading the code does. With the one-cycle schedule it is 99.14 %,
-with label smoothing as well 99.30 %.
+Without zero_grad the network learns next to nothing and forgets it again: 11.01 ± 0.59 % after five epochs, with both
+bugs 10.22 ± 0.10 %; one of ten digits is right by chance. Without the third ReLU it is 98.89 ± 0.17 %, with both bugs
+fixed 98.87 ± 0.20 %: accuracy does not reveal this bug, reading the code does. With the one-cycle schedule it is
+99.14 ± 0.04 %, with label smoothing as well 99.30 ± 0.04 %.
 """
 
 import sys
