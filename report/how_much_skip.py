@@ -6,7 +6,7 @@ a = d / (d + A²/12), where d is the energy per pixel of the detail that only th
 
 Little, and only at little noise. The learned a falls from 0.781 at A = 0.1 to 0.041 at the sheet's A = 1, and the Wiener
 gain with d = 0.00224, fitted, falls alike (right panel). It is a fit, not an explanation: what π loses without any noise
-is 0.00023 (`report/what_the_denoiser_keeps.py`), its squared bias at A = 1 0.00452
+is 0.00028 (`report/what_the_denoiser_keeps.py`), its squared bias at A = 1 0.00452
 (`report/what_the_skip_lets_through.py`).
 The skip connection (a = 1) pays off at little noise: below A = 0.13 by the MAE, below A = 0.25 by equation (2), the loss
 that all three are trained by. By that loss the learned a is the best of the three from A = 0.15 on, at A = 1 by no more
