@@ -16,7 +16,6 @@ import how_much_skip
 import task_3_1_a
 import task_3_1_c
 import task_3_2_b
-import why_the_skip_hurts
 from common import EncoderDecoder, FashionNet, LabelledImages, Settings, UserError
 from task_3_2_a import NoisyFashionMNIST
 from task_3_2_b import UNet
