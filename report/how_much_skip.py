@@ -59,7 +59,7 @@ def crossover(without, with_skip):
     """The amplitude at which the two MAE are equal, by linear interpolation; None if they do not cross once."""
     gaps = torch.tensor(with_skip) - torch.tensor(without)
     places = ((gaps[:-1] < 0) & (gaps[1:] >= 0)).nonzero().flatten().tolist()
-    if len(places) != 1 or gaps[-1] < 0:
+    if len(places) != 1 or gaps[0] >= 0 or gaps[-1] < 0:
         return None
     low, high = AMPLITUDES[places[0]], AMPLITUDES[places[0] + 1]
     below, above = gaps[places[0]], gaps[places[0] + 1]

@@ -16,6 +16,7 @@ import how_much_skip
 import task_3_1_a
 import task_3_1_c
 import task_3_2_b
+import task_3_2_c
 from common import EncoderDecoder, FashionNet, LabelledImages, Settings, UserError
 from task_3_2_a import NoisyFashionMNIST
 from task_3_2_b import UNet
@@ -274,3 +275,42 @@ def test_options_change_their_settings(monkeypatch, tmp_path):
         ["--log-dir", str(tmp_path), *"--epochs 5 --batch-size 9 --lr 0.5 --limit 7 --holdout".split()])
     assert common.setup(args, {"net": SETTINGS}).networks["net"] == replace(
         SETTINGS, epochs=5, batch_size=9, lr=0.5, limit=7, holdout=True)
+
+
+@pytest.mark.parametrize("capabilities, fast", [({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({}, False)])
+def test_bf16_is_taken_where_the_cpu_computes_with_it(monkeypatch, capabilities, fast):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
+    args = common.make_parser("Doc.", "device").parse_args(["--device", "cpu"])
+    assert common.has_fast_bf16(torch.device("cpu")) == fast
+    assert common.choose_device(args)[1] == ("bf16" if fast else "fp32")
+
+
+def test_accuracy_on_training_images_is_of_the_images_as_they_are(make_setup):
+    """The label is the place of the one bright pixel, in the corner: no augmentation would leave it there."""
+    labels, images = torch.arange(100) % 10, torch.zeros(100, 1, 28, 28, dtype=torch.uint8)  # noqa: F811
+    images[range(100), 0, 0, labels] = 255
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    network.load_state_dict({"1.weight": torch.eye(10, 784), "1.bias": torch.zeros(10)})
+    run = common.Run(network, None, None, None)
+    assert task_3_1_c.training_accuracy(run, (images, labels), make_setup()) == 100
+
+
+TRAINED = [  # command; the weights that it puts into --checkpoint-dir, with the settings that they are trained by
+    (("task_3_1_c",), {f"task_3_1_c{suffix}": task_3_1_c.NETWORKS[name] for suffix, name in (
+        ("", "improved"), ("_sheet", "sheet"), ("_sheet_augmented", "sheet_augmented"))}),
+    (("task_3_2_b",), {"task_3_2_b": task_3_2_b.SETTINGS}),
+    (("task_3_2_b", "--loss", "l1", "--network", "unet"), {"task_3_2_b_unet_l1": replace(
+        task_3_2_b.SETTINGS, loss=common.mean_absolute_error, network=task_3_2_b.UNet)}),
+    (("task_3_2_c", "--seed", 3, 4), {"task_3_2_c": task_3_2_c.NETWORKS["with_skip"]})]
+
+
+@pytest.mark.parametrize("command, weights", TRAINED, ids=[" ".join(map(str, command)) for command, _ in TRAINED])
+def test_weights_are_of_the_network_that_their_name_says(script, tmp_path, command, weights):
+    name, *options = command
+    process = script(name, *options, "--epochs", 1, "--limit", 20, "--checkpoint-dir", tmp_path / "weights")
+    assert process.returncode == 0, process.stderr
+    assert {path.stem for path in (tmp_path / "weights").iterdir()} == set(weights)
+    for stem, settings in weights.items():
+        state = common.load_checkpoint(tmp_path / "weights" / f"{stem}.pt")
+        assert state["settings"] == replace(settings, epochs=1, limit=20).as_dict()
+        assert state["seed"] == (3 if 3 in options else 0)  # the first one
