@@ -24,19 +24,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import common
 import task_3_2_b
-from common import EncoderDecoder
+from common import EncoderDecoder, mean_std
 from task_3_2_c import SkipConnection
 
-AMPLITUDES = (0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # the sheet's noise is the last
+AMPLITUDES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # the sheet's noise is the last
 
 
 class LearnedSkip(nn.Module):
-    """X -> a X + network(X) with one learned number a, 0.5 at the start; images [B, 1, 28, 28]."""
+    """X -> a X + network(X) with one learned number a; start: its first value; images [B, 1, 28, 28]."""
 
-    def __init__(self):
+    def __init__(self, start=0.5):
         super().__init__()
         self.network = EncoderDecoder()
-        self.gain = nn.Parameter(torch.tensor(0.5))
+        self.gain = nn.Parameter(torch.tensor(start))
 
     def forward(self, images):
         return self.gain * images + self.network(images)
@@ -45,6 +45,9 @@ class LearnedSkip(nn.Module):
 KINDS = {"without skip": EncoderDecoder, "with skip": SkipConnection, "learned a": LearnedSkip}
 NETWORKS = {f"{kind}, A = {amplitude}": replace(task_3_2_b.SETTINGS, epochs=10, network=network, noise=amplitude)
             for amplitude in AMPLITUDES for kind, network in KINDS.items()}
+STARTS = (0.0, 1.0)  # does the learned a depend on its first value?
+NETWORKS |= {f"learned a from {start}": replace(NETWORKS["learned a, A = 1.0"], options={"start": start})
+             for start in STARTS}
 
 
 def fit_detail(gains):
@@ -94,7 +97,8 @@ def main():
                        for kind in KINDS} for metric in ("MAE", "loss")}
     means = {metric: {kind: torch.tensor(values).mean(dim=1).tolist() for kind, values in kinds.items()}
              for metric, kinds in finals.items()}
-    learned = [[run.network.gain.item() for run in runs[f"learned a, A = {amplitude}"]] for amplitude in AMPLITUDES]
+    gains_of = lambda name: [run.network.gain.item() for run in runs[name]]  # noqa: E731
+    learned = [gains_of(f"learned a, A = {amplitude}") for amplitude in AMPLITUDES]
     gains = torch.tensor(learned).mean(dim=1).tolist()
     detail = fit_detail(gains)
     crossings = {metric: crossover(*list(kinds.values())[:2]) for metric, kinds in means.items()}
@@ -105,10 +109,13 @@ def main():
         lines.append(f"{title:<14}" + "".join(f"{kind:>20}" for kind in KINDS) + f"{'a':>18}")
         for number, amplitude in enumerate(AMPLITUDES):
             lines.append(f"{f'A = {amplitude}':<14}" + "".join(
-                f"{common.mean_std(finals[metric][kind][number], digits):>20}" for kind in KINDS)
-                + f"{common.mean_std(learned[number], 3):>18}")
+                f"{mean_std(finals[metric][kind][number], digits):>20}" for kind in KINDS)
+                + f"{mean_std(learned[number], 3):>18}")
+    started = [f"{name}: {mean_std(gains_of(name), 3)}, MAE {mean_std(common.final(runs[name], 'MAE'), 4)}"
+               for name in (f"learned a from {start}" for start in STARTS)]
     common.report(setup, [
         f"validation after epoch {setup.networks[next(iter(NETWORKS))].epochs}, noise uniform on (0, A)", *lines,
+        f"at A = {AMPLITUDES[-1]}, " + "; ".join(started),
         f"Wiener gain d / (d + A²/12) fitted to the learned a: d = {detail:.5f}",
         *(f"{title}: " + ("the curves without and with skip do not cross exactly once" if crossings[metric] is None else
                           f"the skip connection is better below A = {crossings[metric]:.2f}")

@@ -114,6 +114,7 @@ def test_networks_of_the_experiments_are_what_they_are_called():
     with torch.no_grad():
         assert (StartedFromX()(noisy) - noisy).abs().mean() < 0.2
         assert StartedFromMinusX()(noisy).abs().mean() < 0.2
+        assert how_much_skip.LearnedSkip(start=1.0).gain == 1
         learned = how_much_skip.LearnedSkip()
         for gain in (0, 0.25):
             learned.gain.fill_(gain)
@@ -140,10 +141,10 @@ def test_dead_channels_are_zero_for_all_images():
 
 
 def test_crossover_by_hand():
-    """The amplitudes are 0.1, 0.15, 0.2, 0.3, 0.5 and 1: gaps of -1 at 0.2 and of 3 at 0.3 meet at 0.225."""
-    without = [1.0] * 6
-    assert how_much_skip.crossover(without, [0.0, 0, 0, 4, 5, 6]) == pytest.approx(0.225)
-    for never_or_twice in ([2.0] * 6, [0.0] * 6, [0.0, 2, 0, 2, 2, 2], [0.0, 2, 2, 2, 2, 0]):
+    """The amplitudes are 0.05, 0.1, 0.15, 0.2, 0.3, 0.5 and 1: gaps of -1 at 0.2 and of 3 at 0.3 meet at 0.225."""
+    without = [1.0] * 7
+    assert how_much_skip.crossover(without, [0.0, 0, 0, 0, 4, 5, 6]) == pytest.approx(0.225)
+    for never_or_twice in ([2.0] * 7, [0.0] * 7, [0.0, 2, 0, 2, 2, 2, 2], [0.0, 2, 2, 2, 2, 2, 0]):
         assert how_much_skip.crossover(without, never_or_twice) is None
 
 
