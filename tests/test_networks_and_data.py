@@ -113,7 +113,7 @@ def test_written_down_weights_are_minus_the_identity():
     write_identity(network, -1)
     noisy = 2 * torch.rand(3, 1, 28, 28)
     assert torch.equal(network(noisy), -noisy)
-    assert torch.allclose(singular_values(network, noisy), torch.ones(784))
+    assert torch.allclose(singular_values(network, noisy), torch.ones(3, 784))
 
 
 def test_errors_are_split_into_variance_and_squared_bias():
