@@ -76,8 +76,11 @@ def plot(setup, maes, gains, detail, crossing):
         left.plot(AMPLITUDES, values, color=color, marker=marker, markersize=3, label=kind)
     if crossing:
         left.axvline(crossing, color="grey", linestyle=":", label=f"crossover, A = {crossing:.2f}")
-    left.set(xlabel="noise amplitude A", ylabel="validation MAE", xlim=(0, None), ylim=(0, None))
-    left.legend()
+    left.set(xlabel="noise amplitude A", ylabel="validation MAE", xscale="log", yscale="log")
+    left.set_xticks(AMPLITUDES, [f"{amplitude:g}" for amplitude in AMPLITUDES])
+    left.set_yticks((0.01, 0.02, 0.05, 0.1), ("0.01", "0.02", "0.05", "0.1"))
+    left.minorticks_off()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     fine = torch.linspace(0, 1, 201)
     right.plot(fine, detail / (detail + fine.square() / 12), color="grey", linestyle="--",
                label=f"d / (d + A²/12), d = {detail:.4f}")
