@@ -50,13 +50,10 @@ def plot_pairs(setup, noisy, clean, titles, name):
 
 
 def main():
-    parser = common.make_parser(__doc__, "data")
-    parser.add_argument("--seed", type=common.number(int, 0, 999_999), nargs=1, default=[0], metavar="S",
-                        help="which images, which noise (default: 0)")
-    args = parser.parse_args()
+    args = common.make_parser(__doc__, "data").parse_args()
+    setup = common.setup(args, data="FashionMNIST")
     images, labels = common.load("FashionMNIST", True, args.data_dir)
-    setup = common.setup(args, data="FashionMNIST", own=args.seed == [0])
-    torch.manual_seed(args.seed[0])
+    torch.manual_seed(0)
     indices = (FIRST + torch.randperm(LAST - FIRST)[:PAIRS]).tolist()
     dataset = NoisyFashionMNIST(images)
     noisy, clean = dataset[indices]
