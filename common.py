@@ -115,14 +115,12 @@ class LabelledImages(Dataset):
     def __len__(self):
         return len(self.images)
 
-    def __getitem__(self, index):
-        images, labels = self.__getitems__([index])
-        return images[0], labels[0]
-
-    def __getitems__(self, indices):
-        """A whole batch at once, as a DataLoader asks for it: [B, 1, 28, 28] and [B]."""
+    def __getitem__(self, indices):
+        """For a slice or a list of indices a whole batch at once: [B, 1, 28, 28] and [B]."""
         images = self.images[indices].float() / 255
         return self.augment(images) if self.augment else images, self.labels[indices]
+
+    __getitems__ = __getitem__  # what a DataLoader calls for a whole batch
 
 
 def batches(dataset, batch_size, shuffle=False):
@@ -330,7 +328,7 @@ def fit(name, data, metrics, setup, seed, on_epoch_end=None):
     loader = batches(train_set, settings.batch_size, shuffle=True)
     optimizer, scheduler = make_optimizer(network, settings, len(loader))
     history = resume(folder / "checkpoint.pt", network, optimizer, scheduler)
-    writers = open_writers(folder, network, train_set[0][0], len(history), setup)
+    writers = open_writers(folder, network, train_set[:1][0], len(history), setup)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         start = time.perf_counter()
         torch.manual_seed(1000 * seed + epoch)  # each epoch of each seed has random numbers of its own
@@ -364,7 +362,7 @@ def open_writers(folder, network, images, epochs_done, setup):
                for kind in ("training", "validation")}
     if epochs_done == 0:
         with warnings.catch_warnings(action="ignore"):  # tensorboard traces by a deprecated function
-            writers["training"].add_graph(network.eval(), images[None].to(setup.device))
+            writers["training"].add_graph(network.eval(), images.to(setup.device))
     return writers
 
 

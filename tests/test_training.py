@@ -132,10 +132,10 @@ class Recorded(LabelledImages):
 
 
 def seen_by(fit, data, seed, epochs=1, augment=None):
-    """The batches that a training sees, after the one image that TensorBoard's graph is drawn with."""
+    """The batches that a training sees."""
     recorded = Recorded(data[0], augment)
     fit(replace(SETTINGS, epochs=epochs), seed, data=(recorded, data[1]))
-    return recorded.seen[1:]
+    return recorded.seen
 
 
 def test_batch_order_differs_between_seeds_and_epochs_only(fit, data):
