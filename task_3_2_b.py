@@ -122,11 +122,10 @@ def score_table(rows, clean):
 
 def spread_of(errors):
     """Six images from the best to the worst: their titles and their indices; errors: [N], the images' MAE."""
-    order = errors.argsort()
-    picks = [0, len(order) // 20, len(order) // 4, len(order) // 2, -len(order) // 20, -1]
-    indices = order[picks].tolist()
-    return [f"{title}\n{errors[index]:.3f}" for title, index in
-            zip(("best", "5 %", "25 %", "median", "95 %", "worst"), indices)], indices
+    order, last = errors.argsort().tolist(), len(errors) - 1
+    shares = {"best": 0, "5 %": 0.05, "25 %": 0.25, "median": 0.5, "95 %": 0.95, "worst": 1}
+    indices = [order[min(int(share * len(order)), last)] for share in shares.values()]
+    return [f"{title}\n{errors[index]:.3f}" for title, index in zip(shares, indices)], indices
 
 
 def main():
@@ -134,8 +133,7 @@ def main():
     parser.add_argument("--loss", choices=LOSSES, default="l2", help="l2 (the default): equation (2); l1: the MAE")
     parser.add_argument("--network", choices=NETWORKS, default="listed", help="listed (the default): the sheet's")
     args = parser.parse_args()
-    name = ("task_3_2_b" + (f"_{args.network}" if args.network != "listed" else "")
-            + (f"_{args.loss}" if args.loss != "l2" else ""))
+    name = f"task_3_2_b_{args.network}_{args.loss}".replace("_listed", "").replace("_l2", "")  # defaults are not named
     settings = replace(SETTINGS, network=NETWORKS[args.network], loss=LOSSES[args.loss])
     setup = common.setup(args, {"denoiser": settings}, "FashionMNIST")
     (training_images, _), (validation_images, _) = common.load_split("FashionMNIST", setup)
