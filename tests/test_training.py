@@ -75,17 +75,6 @@ def observed(rates):
         lambda optimizer, *_: rates.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"][0])))
 
 
-def test_gradients_are_fresh_in_every_step(fit):
-    """The template's second bug, zero_grad() missing: the gradients would grow with every step."""
-    images = torch.full((30, 1, 28, 28), 255, dtype=torch.uint8)
-    gradients = []
-    hook = register_optimizer_step_pre_hook(
-        lambda optimizer, *_: gradients.append(optimizer.param_groups[0]["params"][0].grad.item()))
-    fit(replace(SETTINGS, network=Scale, loss=mean_output), data=[LabelledImages(images, torch.zeros(30))] * 2)
-    hook.remove()
-    assert gradients == pytest.approx([1.0] * 6)
-
-
 def test_bug_2_adds_up_all_gradients(fit):
     """The mean image is the gradient of Scale's weight, in each of the two epochs anew."""
     image = torch.full((1, 1, 28, 28), 51, dtype=torch.uint8)
@@ -94,18 +83,6 @@ def test_bug_2_adds_up_all_gradients(fit):
     for optimizer, total in ((NeverZeroed, 0.4), (torch.optim.Adam, 0.2)):
         run = fit(replace(settings, optimizer=optimizer), data=data)
         assert run.network.weight.grad.item() == pytest.approx(total)
-
-
-def test_validation_covers_all_images_in_eval_mode(fit, data):
-    run = fit()
-    images, labels = data[1].__getitems__(range(20))
-    assert not run.network.training
-    with torch.no_grad():
-        logits = run.network(images)
-    assert torch.allclose(run.outputs, logits, atol=1e-5)
-    last = run.history[-1]["validation"]
-    assert last["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
-    assert last["accuracy"] == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item())
 
 
 def test_training_loss_is_the_mean_over_all_images(fit, data):
@@ -200,9 +177,9 @@ def test_one_cycle_raises_the_rate_for_the_warm_up_and_ends_at_zero(fit):
 def test_a_constant_schedule_is_constant(fit):
     steps = []
     hook = observed(steps)
-    fit(replace(SETTINGS, schedule="constant", momentum=(0.9, 0.9)))
+    fit(replace(SETTINGS, schedule="constant", momentum=(0.8, 0.7)))
     hook.remove()
-    assert set(steps) == {(1e-3, 0.9)}
+    assert set(steps) == {(1e-3, 0.8)}
 
 
 def test_bf16_rounds_but_computes_the_same(fit, data, make_setup):
