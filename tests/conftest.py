@@ -11,13 +11,55 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; tor
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.optim.optimizer import register_optimizer_step_pre_hook  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "report")]
 
 import common  # noqa: E402
 from child import run_script  # noqa: E402
+from common import LabelledImages, Settings  # noqa: E402
 from stand_in import write_stand_in  # noqa: E402
+
+
+class Small(nn.Sequential):
+    """A classifier of 28x28 images with batch normalisation."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(196, 10))
+
+
+class Scale(nn.Module):
+    """One weight times the mean of the image: its gradient does not depend on the weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        return images.mean(dim=(1, 2, 3)) * self.weight
+
+
+def mean_output(outputs, targets):
+    return outputs.mean()
+
+
+SETTINGS = Settings(network=Small, loss=F.cross_entropy, epochs=2, batch_size=10, lr=1e-3)
+
+
+def observed(rates):
+    """A hook that appends each step's learning rate and momentum."""
+    return register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"][0])))
+
+
+def assert_one_line_error(process, text):
+    """Exit status 2, one line on standard error that holds `text`, no traceback."""
+    assert process.returncode == 2, process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1, process.stderr
+    assert text in process.stderr
 
 
 def pytest_addoption(parser):
@@ -39,6 +81,31 @@ def make_setup(tmp_path):
         return common.Setup(device=torch.device("cpu"), precision=precision, seeds=list(seeds), networks=networks,
                             folder=tmp_path / folder, publishes=False, args=argparse.Namespace(record=False))
     return make
+
+
+@pytest.fixture
+def images():
+    return torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (55, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 10, (55,), generator=generator)
+    return LabelledImages(images[:35], labels[:35]), LabelledImages(images[35:], labels[35:])
+
+
+@pytest.fixture
+def fit(make_setup, data):
+    """A function that trains with settings and a seed, in a folder of its own."""
+    def train(settings=SETTINGS, seed=0, data=data, folder=None, on_epoch_end=None, **setup):
+        folder = folder or f"{id(object())}-{len(runs)}"
+        runs.append(common.fit("net", data, {"accuracy": common.accuracy} if settings.network is Small else {},
+                               make_setup(folder, net=settings, **setup), seed, on_epoch_end))
+        return runs[-1]
+    runs = []
+    return train
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ import task_3_1_c
 import task_3_2_b
 import task_3_2_c
 from common import EncoderDecoder, FashionNet, LabelledImages, Settings, UserError
+from conftest import SETTINGS, Scale, mean_output, observed
 from task_3_2_a import NoisyFashionMNIST
 from task_3_2_b import UNet
-from test_networks_and_data import images, is_linear  # noqa: F401
-from test_training import SETTINGS, Scale, data, fit, mean_output, observed  # noqa: F401
+from test_networks_and_data import is_linear
 from what_each_bug_does import WithoutThirdReLU
 from what_the_skip_lets_through import split_errors
 from why_the_skip_hurts import LeakySkipConnection, StartedFromMinusX, StartedFromX, dead_channels, write_identity
@@ -42,7 +42,7 @@ def test_equation_2_is_a_mean_of_norms_not_a_norm_of_all():
     assert task_3_2_b.image_l2_norm(outputs, torch.zeros_like(outputs)) == 7.5
 
 
-def test_validation_noise_has_the_law_of_the_training_noise(images):  # noqa: F811
+def test_validation_noise_has_the_law_of_the_training_noise(images):
     noisy, clean = NoisyFashionMNIST(images, noise_seed=1, amplitude=0.2)[:]
     noise = noisy - clean
     assert -1e-6 < noise.min() < 0.01 and 0.19 < noise.max() < 0.2001
@@ -54,7 +54,7 @@ def test_no_training_draws_the_validation_noise():
     assert highest < task_3_2_b.VALIDATION_NOISE < 2 ** 63 - 1
 
 
-def test_half_of_the_images_are_flipped(images):  # noqa: F811
+def test_half_of_the_images_are_flipped(images):
     torch.manual_seed(0)
     original = images[:1].float().repeat(400, 1, 1, 1)
     changed = task_3_1_a.random_affine(original, flip=True)
@@ -64,7 +64,7 @@ def test_half_of_the_images_are_flipped(images):  # noqa: F811
 
 
 @pytest.mark.parametrize("options", [{"degrees": 20}, {"scale": 0.2}])
-def test_every_image_draws_its_own_angle_and_scale(images, options):  # noqa: F811
+def test_every_image_draws_its_own_angle_and_scale(images, options):
     torch.manual_seed(0)
     changed = task_3_1_a.random_affine(images[:1].float().repeat(64, 1, 1, 1), **options)
     assert len(changed.round().unique(dim=0)) > 60
@@ -158,7 +158,7 @@ def test_images_are_shown_from_the_best_to_the_worst():
     assert picks == [99, 94, 74, 49, 4, 0] and titles[0] == "best\n0.000" and titles[-1] == "worst\n99.000"
 
 
-def test_validation_covers_all_its_batches(fit, data):  # noqa: F811
+def test_validation_covers_all_its_batches(fit, data):
     """601 images: `evaluate` takes 250 at a time."""
     torch.manual_seed(0)
     images, labels = torch.randint(0, 256, (601, 1, 28, 28), dtype=torch.uint8), torch.arange(601) % 10
@@ -172,7 +172,7 @@ def test_validation_covers_all_its_batches(fit, data):  # noqa: F811
     assert last["accuracy"] == pytest.approx(common.accuracy(logits, labels).item())
 
 
-def test_one_cycle_keeps_a_momentum_that_is_constant(fit):  # noqa: F811
+def test_one_cycle_keeps_a_momentum_that_is_constant(fit):
     steps = []
     hook = observed(steps)
     fit(replace(SETTINGS, momentum=(0.9, 0.9)))
@@ -180,7 +180,7 @@ def test_one_cycle_keeps_a_momentum_that_is_constant(fit):  # noqa: F811
     assert [momentum for _, momentum in steps] == pytest.approx([0.9] * 8)
 
 
-def test_weight_decay_shrinks_the_weights(fit):  # noqa: F811
+def test_weight_decay_shrinks_the_weights(fit):
     """On black images the gradient is zero: two steps leave (1 - 0.1 · 0.5)² of the weight."""
     black = LabelledImages(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1))
     run = fit(Settings(network=Scale, loss=mean_output, epochs=2, batch_size=1, lr=0.1, weight_decay=0.5,
@@ -188,7 +188,7 @@ def test_weight_decay_shrinks_the_weights(fit):  # noqa: F811
     assert run.network.weight.item() == pytest.approx(0.95 ** 2)
 
 
-def test_only_training_images_are_augmented(make_setup, data):  # noqa: F811
+def test_only_training_images_are_augmented(make_setup, data):
     def count(images):
         seen.append(len(images))
         return images
@@ -284,7 +284,7 @@ def test_bf16_is_taken_where_the_cpu_computes_with_it(monkeypatch, capabilities,
 
 def test_accuracy_on_training_images_is_of_the_images_as_they_are(make_setup):
     """The label is the place of the one bright pixel, in the corner: no augmentation would leave it there."""
-    labels, images = torch.arange(100) % 10, torch.zeros(100, 1, 28, 28, dtype=torch.uint8)  # noqa: F811
+    labels, images = torch.arange(100) % 10, torch.zeros(100, 1, 28, 28, dtype=torch.uint8)
     images[range(100), 0, 0, labels] = 255
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     network.load_state_dict({"1.weight": torch.eye(10, 784), "1.bias": torch.zeros(10)})

@@ -23,11 +23,6 @@ from why_the_skip_hurts import write_identity
 from what_the_skip_lets_through import singular_values, split_errors
 
 
-@pytest.fixture
-def images():
-    return torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
 def test_sheets_network_has_the_sheets_size():
     assert common.parameter_count(ConvNet()) == 6_444_170
 

@@ -19,18 +19,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import common
 import task_3_1_a
 from child import run_script
-from conftest import ROOT
+from conftest import ROOT, assert_one_line_error
 
 TASKS = sorted(path.stem for path in ROOT.glob("task_3_*.py"))
 EXPERIMENTS = sorted(f"report/{path.stem}" for question in ("how", "what", "why") for path in
                      ROOT.glob(f"report/{question}_*.py"))
-
-
-def assert_one_line_error(process, text):
-    """Exit status 2, one line on standard error that holds `text`, no traceback."""
-    assert process.returncode == 2, process.stderr
-    assert len(process.stderr.strip().splitlines()) == 1, process.stderr
-    assert text in process.stderr
 
 
 def only(folder, pattern):

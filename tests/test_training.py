@@ -10,69 +10,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import common
 import task_3_1_a
 import task_3_1_c
 from common import LabelledImages, Settings, UserError
+from conftest import SETTINGS, Scale, mean_output, observed
 from task_3_2_a import NoisyFashionMNIST
 from what_each_bug_does import NeverZeroed
 
 
-class Small(nn.Sequential):
-    """A classifier of 28x28 images with batch normalisation."""
-
-    def __init__(self):
-        super().__init__(nn.Conv2d(1, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(196, 10))
-
-
-class Scale(nn.Module):
-    """One weight times the mean of the image: its gradient does not depend on the weight."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def forward(self, images):
-        return images.mean(dim=(1, 2, 3)) * self.weight
-
-
-def mean_output(outputs, targets):
-    return outputs.mean()
-
-
-SETTINGS = Settings(network=Small, loss=F.cross_entropy, epochs=2, batch_size=10, lr=1e-3)
-
-
-@pytest.fixture
-def data():
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (55, 1, 28, 28), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 10, (55,), generator=generator)
-    return LabelledImages(images[:35], labels[:35]), LabelledImages(images[35:], labels[35:])
-
-
-@pytest.fixture
-def fit(make_setup, data):
-    """A function that trains with settings and a seed, in a folder of its own."""
-    def train(settings=SETTINGS, seed=0, data=data, folder=None, on_epoch_end=None, **setup):
-        folder = folder or f"{id(object())}-{len(runs)}"
-        runs.append(common.fit("net", data, {"accuracy": common.accuracy} if settings.network is Small else {},
-                               make_setup(folder, net=settings, **setup), seed, on_epoch_end))
-        return runs[-1]
-    runs = []
-    return train
-
-
 def same_weights(network, other):
     return all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values()))
-
-
-def observed(rates):
-    """A hook that appends each step's learning rate and momentum."""
-    return register_optimizer_step_pre_hook(
-        lambda optimizer, *_: rates.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"][0])))
 
 
 def test_bug_2_adds_up_all_gradients(fit):
