@@ -64,9 +64,11 @@ SETTINGS = Settings(
 def train_classifiers(setup, split):
     """Train all networks of a setup on ((images, labels), (images, labels)); returns {name: [Run per seed]}."""
     training, validation = split
-    return common.fit_all(
-        lambda settings: (LabelledImages(*training, settings.augment), LabelledImages(*validation)),
-        {"accuracy": common.accuracy}, setup)
+
+    def make_data(settings):
+        return LabelledImages(*training, settings.augment), LabelledImages(*validation)
+
+    return common.fit_all(make_data, {"accuracy": common.accuracy}, setup)
 
 
 def plot_errors(setup, name, logits, images, labels):
@@ -100,10 +102,9 @@ def main():
     plot_errors(setup, f"task_3_1_a{suffix}_errors.png", last.outputs, *split[1])
     for name in runs:
         common.publish(setup, runs[name][0], "task_3_1_a.pt" if name == "plain" else f"task_3_1_a_{name}.pt")
-    common.report(setup, [
-        f"{name}: validation accuracy after epoch {setup.networks[name].epochs}:"
-        f" {common.mean_std(common.final(runs[name], 'accuracy'))} % on {len(split[1][0])} images" for name in runs
-    ] + ["state of the art: 99.91 %, an ensemble (An et al. 2020, arXiv:2008.10400)"], runs)
+    lines = [f"{name}: validation accuracy after epoch {setup.networks[name].epochs}:"
+             f" {common.mean_std(common.final(runs[name], 'accuracy'))} % on {len(split[1][0])} images" for name in runs]
+    common.report(setup, [*lines, "state of the art: 99.91 %, an ensemble (An et al. 2020, arXiv:2008.10400)"], runs)
 
 
 if __name__ == "__main__":

@@ -99,10 +99,11 @@ def train_denoisers(setup, training_images, validation_images):
             rows = torch.stack([noisy / (1 + settings.noise), outputs, clean], dim=1).flatten(0, 1).clamp(0, 1)
             writers[kind].add_image("noisy, output, clean", make_grid(rows, nrow=3, pad_value=0.5), epoch)
 
-    return common.fit_all(
-        lambda settings: (NoisyFashionMNIST(training_images, amplitude=settings.noise),
-                          NoisyFashionMNIST(validation_images, VALIDATION_NOISE, settings.noise)),
-        {"MAE": common.mean_absolute_error}, setup, show)
+    def make_data(settings):
+        return (NoisyFashionMNIST(training_images, amplitude=settings.noise),
+                NoisyFashionMNIST(validation_images, VALIDATION_NOISE, settings.noise))
+
+    return common.fit_all(make_data, {"MAE": common.mean_absolute_error}, setup, show)
 
 
 def score_table(rows, clean):

@@ -132,9 +132,10 @@ def main():
     args = common.make_parser(__doc__, "data", "device", "training").parse_args()
     setup = common.setup(args, GARMENTS | BLACK, "FashionMNIST")
     (training, _), (validation, _) = common.load_split("FashionMNIST", setup)
-    of_kind = lambda names: replace(setup, networks={name: setup.networks[name] for name in names})  # noqa: E731
-    runs = train_denoisers(of_kind(GARMENTS), training, validation)
-    runs |= train_denoisers(of_kind(BLACK), torch.zeros_like(training), torch.zeros_like(validation))
+    garments, black = (replace(setup, networks={name: setup.networks[name] for name in names})
+                       for names in (GARMENTS, BLACK))
+    runs = train_denoisers(garments, training, validation)
+    runs |= train_denoisers(black, torch.zeros_like(training), torch.zeros_like(validation))
 
     noisy, clean = task_3_2_b.NoisyFashionMNIST(validation[:500], task_3_2_b.VALIDATION_NOISE)[:]
     lines = [f"{'':<34}{'epochs':>8}{'MAE':>18}{'difference':>18}   dead channels per seed"]
