@@ -482,6 +482,13 @@ def mean_std(values, digits=2):
     return f"{text} ± {values.std():.{digits}f}" if len(values) > 1 else text
 
 
+def table(*rows):
+    """The lines of a table of texts, its columns as wide as they need: the first aligned to the left, the others right."""
+    first, *others = [max(len(text) for text in column) + 2 for column in zip(*rows)]
+    return [label.ljust(first) + "".join(text.rjust(width) for text, width in zip(texts, others))
+            for label, *texts in rows]
+
+
 def final(runs, metric, kind="validation"):
     """The values of one metric after the last epoch, one per run."""
     return [run.history[-1][kind][metric] for run in runs]

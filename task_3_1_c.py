@@ -17,7 +17,7 @@ import torch
 
 import common
 import task_3_1_a
-from common import FASHION_CLASSES, FashionNet, LabelledImages, Settings
+from common import FASHION_CLASSES, FashionNet, LabelledImages, Settings, mean_std
 from task_3_1_a import smoothed_cross_entropy, train_classifiers
 
 
@@ -91,19 +91,18 @@ def main():
     for name in runs:
         common.publish(setup, runs[name][0], "task_3_1_c.pt" if name == "improved" else f"task_3_1_c_{name}.pt")
 
-    lines = [f"{'':<18}{'parameters':>12}{'minutes':>9}{'training':>16}{'validation':>16}{'gap':>14}"]
+    rows = [("", "parameters", "minutes", "training", "validation", "gap")]
     for name, seeds in runs.items():
         on_training = [training_accuracy(run, training, setup) for run in seeds]
         on_validation = common.final(seeds, "accuracy")
         gaps = [a - b for a, b in zip(on_training, on_validation)]
-        lines.append(f"{name:<18}{common.parameter_count(seeds[0].network):>12,}"
-                     f"{common.minutes(seeds) / len(seeds):>9.1f}{common.mean_std(on_training):>16}"
-                     f"{common.mean_std(on_validation):>16}{common.mean_std(gaps):>14}")
+        rows.append((name, f"{common.parameter_count(seeds[0].network):,}", f"{common.minutes(seeds) / len(seeds):.1f}",
+                     mean_std(on_training), mean_std(on_validation), mean_std(gaps)))
     recall = 100 * confusion.diag() / confusion.sum(dim=1).clamp(min=1)
     alike = confusion[:, [0, 2, 4, 6]][[0, 2, 4, 6]].fill_diagonal_(0).sum()
     common.report(setup, [
         f"accuracy in % after epoch {setup.networks['improved'].epochs} on the training images (as they are) and on"
-        f" {len(labels)} validation images; minutes per seed", *lines,
+        f" {len(labels)} validation images; minutes per seed", *common.table(*rows),
         f"accuracy of each class in %, improved, seed {setup.seeds[0]}: "
         + ", ".join(f"{name} {value:.1f}" for name, value in zip(FASHION_CLASSES, recall)),
         f"among T-shirt/top, Pullover, Coat and Shirt: {alike} of its {(predictions != labels).sum()} errors"], runs)

@@ -106,19 +106,19 @@ def train_denoisers(setup, training_images, validation_images):
     return common.fit_all(make_data, {"MAE": common.mean_absolute_error}, setup, show)
 
 
-def score_table(rows, clean):
+def score_table(results, clean):
     """Lines of a table of MAE, MAE of the clamped output, MSE and PSNR in dB (peak 1, from the pooled MSE).
 
-    rows: {label: [outputs per seed]}, all [N, 1, H, W] like `clean`; several seeds give mean ± standard deviation.
+    results: {label: [outputs per seed]}, all [N, 1, H, W] like `clean`; several seeds give mean ± standard deviation.
     """
-    lines = [f"{'':<28}{'MAE':>18}{'MAE, clamped':>18}{'MSE':>20}{'PSNR in dB':>16}"]
-    for label, seeds in rows.items():
+    rows = [("", "MAE", "MAE, clamped", "MSE", "PSNR in dB")]
+    for label, seeds in results.items():
         mae = [float(common.mean_absolute_error(outputs, clean)) for outputs in seeds]
         clamped = [float(common.mean_absolute_error(outputs.clamp(0, 1), clean)) for outputs in seeds]
         mse = [float((outputs - clean).square().mean()) for outputs in seeds]
         psnr = (-10 * torch.tensor(mse).log10()).tolist()
-        lines.append(f"{label:<28}{mean_std(mae, 4):>18}{mean_std(clamped, 4):>18}{mean_std(mse, 5):>20}{mean_std(psnr):>16}")
-    return lines
+        rows.append((label, mean_std(mae, 4), mean_std(clamped, 4), mean_std(mse, 5), mean_std(psnr)))
+    return common.table(*rows)
 
 
 def spread_of(errors):

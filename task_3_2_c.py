@@ -67,15 +67,15 @@ def main():
     common.publish(setup, with_skip[0], "task_3_2_c.pt")
 
     epochs = [epoch for epoch in (1, 2, 5, 10, 20) if epoch <= len(without[0].history)]
-    lines = [f"{'validation MAE after epoch':<28}" + "".join(f"{epoch:>18}" for epoch in epochs)]
+    rows = [("validation MAE after epoch", *map(str, epochs))]
     for label, seeds in runs.items():
         maes = [[run.history[epoch - 1]["validation"]["MAE"] for run in seeds] for epoch in epochs]
-        lines.append(f"{label:<28}" + "".join(f"{common.mean_std(values, 4):>18}" for values in maes))
+        rows.append((label, *(common.mean_std(values, 4) for values in maes)))
     gaps = [b - a for a, b in zip(common.final(without, "MAE"), common.final(with_skip, "MAE"))]
     common.report(setup, [
         f"validation on {len(clean)} images after epoch {epochs[-1]}",
         *task_3_2_b.score_table({label: [run.outputs for run in seeds] for label, seeds in runs.items()}, clean),
-        *lines, f"the skip connection changes the MAE by {common.mean_std(gaps, 4)} (paired over the seeds)"], runs)
+        *common.table(*rows), f"the skip connection changes the MAE by {common.mean_std(gaps, 4)} (paired over the seeds)"], runs)
 
 
 if __name__ == "__main__":

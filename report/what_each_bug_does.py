@@ -74,14 +74,13 @@ def main():
                        transform=lambda percent: 100 - percent, scale="log")
     epochs = setup.networks["fixed"].epochs
     shown = sorted({1, 2, epochs} & set(range(1, epochs + 1)))
-    lines = [f"{'validation accuracy in %':<30}" + "".join(f"{f'epoch {epoch}':>16}" for epoch in shown)
-             + f"{f'training, epoch {epochs}':>20}"]
+    rows = [("validation accuracy in %", *(f"epoch {epoch}" for epoch in shown), f"training, epoch {epochs}")]
     for name, seeds in runs.items():
-        lines.append(f"{name:<30}" + "".join(f"{common.mean_std(values):>16}" for values in (
-            [run.history[epoch - 1]["validation"]["accuracy"] for run in seeds] for epoch in shown))
-            + f"{common.mean_std(common.final(seeds, 'accuracy', 'training')):>20}")
+        validated = [[run.history[epoch - 1]["validation"]["accuracy"] for run in seeds] for epoch in shown]
+        rows.append((name, *map(common.mean_std, validated), common.mean_std(common.final(seeds, "accuracy", "training"))))
     first = ", ".join(f"{run.history[0]['validation']['accuracy']:.2f}" for run in runs["bug 2, no zero_grad"])
-    common.report(setup, [f"validation on {len(split[1][0])} images; training: a mean over the epoch", *lines,
+    common.report(setup, [f"validation on {len(split[1][0])} images; training: a mean over the epoch",
+                          *common.table(*rows),
                           f"bug 2, no zero_grad, epoch 1, each seed: {first}"], runs)
 
 

@@ -65,22 +65,20 @@ def main():
     split = common.load_split("FashionMNIST", setup)
     runs = task_3_1_a.train_classifiers(setup, split)
 
-    lines = [f"{'':<28}{'parameters':>11}{'loss: training':>18}{'validation':>18}"
-             f"{'accuracy: training':>20}{'validation':>15}{'shifted':>15}{'difference':>15}"]
+    rows = [("", "parameters", "loss: training", "validation", "accuracy: training", "validation", "shifted",
+             "difference")]
     above = None
     for name, seeds in runs.items():
         measured = [measure(run, setup.networks[name].loss, *split, setup) for run in seeds]
         losses, accuracies = list(zip(*measured))[:2], list(zip(*measured))[2:]
         difference = "" if above is None else mean_std([b - a for a, b in zip(above, accuracies[1])])
         above = accuracies[1]
-        lines.append(f"{name:<28}{common.parameter_count(seeds[0].network):>11,}"
-                     + "".join(f"{mean_std(values, 3):>18}" for values in losses)
-                     + "".join(f"{mean_std(values):>{width}}" for values, width in zip(accuracies, (20, 15, 15)))
-                     + f"{difference:>15}")
+        rows.append((name, f"{common.parameter_count(seeds[0].network):,}", *(mean_std(values, 3) for values in losses),
+                     *(mean_std(values) for values in accuracies), difference))
     common.report(setup, [
         f"loss and accuracy in % after epoch {setup.networks[name].epochs}; validation on {len(split[1][0])} training"
         " images that were held out, as they are and shifted by two pixels; difference: of the validation accuracy to"
-        " the row above", *lines], runs)
+        " the row above", *common.table(*rows)], runs)
 
 
 if __name__ == "__main__":

@@ -66,11 +66,11 @@ def main():
     pairs = task_3_2_b.NoisyFashionMNIST(images[:IMAGES], task_3_2_b.VALIDATION_NOISE)
     noisy, clean = pairs[:]
 
-    lines = [f"background: {100 * (clean == 0).float().mean():.1f} % of the pixels",
-             f"{'':<36}{'all pixels':>14}{'background':>14}{'garment':>14}"]
+    rows = [("", "all pixels", "background", "garment")]
     for label, network in (("without skip, π(X)", without), ("with skip, X + π(X)", with_skip)):
         for part, values, digits in zip(("variance", "squared bias", "MAE"), split_errors(network, clean), (5, 5, 4)):
-            lines.append(f"{f'{label}: {part}':<36}" + "".join(f"{value:>14.{digits}f}" for value in values))
+            rows.append((f"{label}: {part}", *(f"{value:.{digits}f}" for value in values)))
+    lines = [f"background: {100 * (clean == 0).float().mean():.1f} % of the pixels", *common.table(*rows)]
 
     curves = {"π(X), without skip": without, "X + π(X), with skip": with_skip,
               "the π inside X + π(X)": with_skip.network, "-X, written down": written_down}

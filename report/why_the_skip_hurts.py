@@ -138,7 +138,7 @@ def main():
     runs |= train_denoisers(black, torch.zeros_like(training), torch.zeros_like(validation))
 
     noisy, clean = task_3_2_b.NoisyFashionMNIST(validation[:500], task_3_2_b.VALIDATION_NOISE)[:]
-    lines = [f"{'':<34}{'epochs':>8}{'MAE':>18}{'difference':>18}   dead channels per seed"]
+    rows = [("", "epochs", "MAE", "difference", "dead channels per seed")]
     usual = common.final(runs["with skip"], "MAE")
     for name, seeds in runs.items():
         maes = common.final(seeds, "MAE")
@@ -146,10 +146,10 @@ def main():
         seen = noisy if name in GARMENTS else noisy - clean
         inner = [getattr(run.network, "network", run.network).cpu() for run in seeds]
         dead = ", ".join("-" if "Leaky" in name else str(dead_channels(network, seen)) for network in inner)
-        lines.append(f"{name:<34}{setup.networks[name].epochs:>8}{common.mean_std(maes, 4):>18}{difference:>18}   {dead}")
+        rows.append((name, str(setup.networks[name].epochs), common.mean_std(maes, 4), difference, dead))
     common.report(setup, [
         f"validation MAE on {len(validation)} images; its difference to \"with skip\", paired over the seeds; of the"
-        " bottleneck's channels, those that are zero for 500 noisy images", *lines], runs)
+        " bottleneck's channels, those that are zero for 500 noisy images", *common.table(*rows)], runs)
 
 
 if __name__ == "__main__":

@@ -115,8 +115,9 @@ def test_3_2_a_writes_a_jpeg(script, tmp_path):
 def test_3_2_b_scores_and_pictures(script, tmp_path, options):
     process = script("task_3_2_b", "--epochs", 1, *options)
     assert process.returncode == 0, process.stderr
-    rows = {line[:28].strip(): [float(text) for text in line[28:].split()]
-            for line in process.stdout.splitlines() if re.match(r"(noisy image X|X - 0.5|denoiser) +\d\.\d{4} ", line)}
+    lines = [re.split(r" {2,}", line) for line in process.stdout.splitlines()]
+    rows = {label: [float(text) for text in texts] for label, *texts in lines
+            if label in ("noisy image X", "X - 0.5", "denoiser")}
     assert rows["noisy image X"][0] == pytest.approx(0.5, abs=0.01)
     assert rows["X - 0.5"][2] == pytest.approx(1 / 12, abs=0.002)
     assert len(rows["denoiser"]) == 4
