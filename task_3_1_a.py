@@ -61,10 +61,8 @@ SETTINGS = Settings(
     lr=1e-3)  # the template's, here the peak of a one-cycle schedule
 
 
-def train_classifiers(setup, split):
-    """Train all networks of a setup on ((images, labels), (images, labels)); returns {name: [Run per seed]}."""
-    training, validation = split
-
+def train_classifiers(setup, training, validation):
+    """Train all networks of a setup; both arguments (images, labels); returns {name: [Run per seed]}."""
     def make_data(settings):
         return LabelledImages(*training, settings.augment), LabelledImages(*validation)
 
@@ -92,18 +90,18 @@ def main():
     if args.augment:
         networks["augmented"] = replace(SETTINGS, augment=random_digits)
     setup = common.setup(args, networks, "MNIST")
-    split = common.load_split("MNIST", setup)
-    runs = train_classifiers(setup, split)
+    training, validation = common.load_split("MNIST", setup)
+    runs = train_classifiers(setup, training, validation)
 
     suffix = "_augmented" if args.augment else ""
     common.plot_curves(setup, f"task_3_1_a{suffix}.png", runs, "accuracy", "MNIST error in %",
                        transform=lambda percent: 100 - percent, scale="log")
     last = list(runs.values())[-1][0]
-    plot_errors(setup, f"task_3_1_a{suffix}_errors.png", last.outputs, *split[1])
+    plot_errors(setup, f"task_3_1_a{suffix}_errors.png", last.outputs, *validation)
     for name in runs:
         common.publish(setup, runs[name][0], "task_3_1_a.pt" if name == "plain" else f"task_3_1_a_{name}.pt")
     lines = [f"{name}: validation accuracy after epoch {setup.networks[name].epochs}:"
-             f" {common.mean_std(common.final(runs[name], 'accuracy'))} % on {len(split[1][0])} images" for name in runs]
+             f" {common.mean_std(common.final(runs[name], 'accuracy'))} % on {len(validation[0])} images" for name in runs]
     common.report(setup, [*lines, "state of the art: 99.91 %, an ensemble (An et al. 2020, arXiv:2008.10400)"], runs)
 
 

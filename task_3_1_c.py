@@ -80,12 +80,12 @@ def plot_confusion(setup, confusion, name):
 def main():
     args = common.make_parser(__doc__, "data", "device", "training").parse_args()
     setup = common.setup(args, NETWORKS, "FashionMNIST")
-    split = common.load_split("FashionMNIST", setup)
-    training, (_, labels) = split
-    runs = train_classifiers(setup, split)
+    training, validation = common.load_split("FashionMNIST", setup)
+    runs = train_classifiers(setup, training, validation)
 
     common.plot_curves(setup, "task_3_1_c.png", runs, "accuracy", "Fashion-MNIST accuracy in %")
     predictions = runs["improved"][0].outputs.argmax(dim=1)
+    labels = validation[1]
     confusion = confusion_matrix(predictions, labels)
     plot_confusion(setup, confusion, "task_3_1_c_confusion.png")
     for name in runs:

@@ -67,8 +67,8 @@ NETWORKS = {
 def main():
     args = common.make_parser(__doc__, "data", "device", "training").parse_args()
     setup = common.setup(args, NETWORKS, "MNIST")
-    split = common.load_split("MNIST", setup)
-    runs = task_3_1_a.train_classifiers(setup, split)
+    training, validation = common.load_split("MNIST", setup)
+    runs = task_3_1_a.train_classifiers(setup, training, validation)
 
     common.plot_curves(setup, "what_each_bug_does.png", runs, "accuracy", "MNIST error in %",
                        transform=lambda percent: 100 - percent, scale="log")
@@ -79,7 +79,7 @@ def main():
         validated = [[run.history[epoch - 1]["validation"]["accuracy"] for run in seeds] for epoch in shown]
         rows.append((name, *map(common.mean_std, validated), common.mean_std(common.final(seeds, "accuracy", "training"))))
     first = ", ".join(f"{run.history[0]['validation']['accuracy']:.2f}" for run in runs["bug 2, no zero_grad"])
-    common.report(setup, [f"validation on {len(split[1][0])} images; training: a mean over the epoch",
+    common.report(setup, [f"validation on {len(validation[0])} images; training: a mean over the epoch",
                           *common.table(*rows),
                           f"bug 2, no zero_grad, epoch 1, each seed: {first}"], runs)
 

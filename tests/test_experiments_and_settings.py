@@ -194,7 +194,7 @@ def test_only_training_images_are_augmented(make_setup, data):
         return images
 
     seen, split = [], [(part.images, part.labels) for part in data]
-    task_3_1_a.train_classifiers(make_setup(net=replace(SETTINGS, augment=count)), split)
+    task_3_1_a.train_classifiers(make_setup(net=replace(SETTINGS, augment=count)), *split)
     assert sum(seen) == 1 + 2 * 35  # an image for TensorBoard's graph, then two epochs
 
 
