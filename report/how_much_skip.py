@@ -50,6 +50,11 @@ NETWORKS |= {f"learned a from {start}": replace(NETWORKS["learned a, A = 1.0"], 
              for start in STARTS}
 
 
+def means(values):
+    """The means over the seeds; values: for each amplitude those of all seeds."""
+    return torch.tensor(values).mean(dim=1).tolist()
+
+
 def fit_detail(gains):
     """The d of a = d / (d + A²/12) that fits the learned gains best (least squares on a grid); gains: one per A."""
     grid = torch.logspace(-5, -1, 4001)[:, None]
@@ -59,14 +64,14 @@ def fit_detail(gains):
 
 
 def crossover(without, with_skip):
-    """The amplitude at which the two MAE are equal, by linear interpolation; None if they do not cross once."""
-    gaps = torch.tensor(with_skip) - torch.tensor(without)
-    places = ((gaps[:-1] < 0) & (gaps[1:] >= 0)).nonzero().flatten().tolist()
-    if len(places) != 1 or gaps[0] >= 0 or gaps[-1] < 0:
+    """The amplitude at which the two are equal, by linear interpolation; None if they do not cross once, upwards."""
+    gaps = [b - a for a, b in zip(without, with_skip)]
+    places = [i for i in range(len(gaps) - 1) if (gaps[i] < 0) != (gaps[i + 1] < 0)]  # where the sign changes
+    if len(places) != 1 or gaps[0] >= 0:
         return None
-    low, high = AMPLITUDES[places[0]], AMPLITUDES[places[0] + 1]
-    below, above = gaps[places[0]], gaps[places[0] + 1]
-    return float(low + (high - low) * below / (below - above))
+    low, high = places[0], places[0] + 1
+    share = gaps[low] / (gaps[low] - gaps[high])
+    return AMPLITUDES[low] + share * (AMPLITUDES[high] - AMPLITUDES[low])
 
 
 def plot(setup, maes, gains, detail, crossing):
@@ -96,33 +101,31 @@ def main():
     (training, _), (validation, _) = common.load_split("FashionMNIST", setup)
     runs = task_3_2_b.train_denoisers(setup, training, validation)
 
-    finals = {metric: {kind: [common.final(runs[f"{kind}, A = {amplitude}"], metric) for amplitude in AMPLITUDES]
-                       for kind in KINDS} for metric in ("MAE", "loss")}
-    means = {metric: {kind: torch.tensor(values).mean(dim=1).tolist() for kind, values in kinds.items()}
-             for metric, kinds in finals.items()}
-    gains_of = lambda name: [run.network.gain.item() for run in runs[name]]  # noqa: E731
-    learned = [gains_of(f"learned a, A = {amplitude}") for amplitude in AMPLITUDES]
-    gains = torch.tensor(learned).mean(dim=1).tolist()
-    detail = fit_detail(gains)
-    crossings = {metric: crossover(*list(kinds.values())[:2]) for metric, kinds in means.items()}
-    plot(setup, means["MAE"], gains, detail, crossings["MAE"])
+    def finals(kind, metric):
+        return [common.final(runs[f"{kind}, A = {amplitude}"], metric) for amplitude in AMPLITUDES]
 
-    lines = []
+    def gains(name):
+        return [run.network.gain.item() for run in runs[name]]
+
+    learned = [gains(f"learned a, A = {amplitude}") for amplitude in AMPLITUDES]
+    lines, crossings = [], {}
     for metric, title, digits in (("MAE", "MAE", 4), ("loss", "equation (2)", 3)):
-        lines.append(f"{title:<14}" + "".join(f"{kind:>20}" for kind in KINDS) + f"{'a':>18}")
-        for number, amplitude in enumerate(AMPLITUDES):
-            lines.append(f"{f'A = {amplitude}':<14}" + "".join(
-                f"{mean_std(finals[metric][kind][number], digits):>20}" for kind in KINDS)
-                + f"{mean_std(learned[number], 3):>18}")
-    started = [f"{name}: {mean_std(gains_of(name), 3)}, MAE {mean_std(common.final(runs[name], 'MAE'), 4)}"
+        columns = [(title, *(f"A = {amplitude}" for amplitude in AMPLITUDES)),
+                   *((kind, *(mean_std(values, digits) for values in finals(kind, metric))) for kind in KINDS),
+                   ("a", *(mean_std(values, 3) for values in learned))]
+        crossing = crossover(means(finals("without skip", metric)), means(finals("with skip", metric)))
+        lines += [*common.table(*zip(*columns)),
+                  f"{title}: the curves without and with skip do not cross exactly once" if crossing is None else
+                  f"{title}: the skip connection is better below A = {crossing:.2f}"]
+        crossings[metric] = crossing
+    detail = fit_detail(means(learned))
+    plot(setup, {kind: means(finals(kind, "MAE")) for kind in KINDS}, means(learned), detail, crossings["MAE"])
+    started = [f"{name}: {mean_std(gains(name), 3)}, MAE {mean_std(common.final(runs[name], 'MAE'), 4)}"
                for name in (f"learned a from {start}" for start in STARTS)]
     common.report(setup, [
-        f"validation after epoch {setup.networks[next(iter(NETWORKS))].epochs}, noise uniform on (0, A)", *lines,
+        f"validation after epoch {setup.networks['with skip, A = 1.0'].epochs}, noise uniform on (0, A)", *lines,
         f"at A = {AMPLITUDES[-1]}, " + "; ".join(started),
-        f"Wiener gain d / (d + A²/12) fitted to the learned a: d = {detail:.5f}",
-        *(f"{title}: " + ("the curves without and with skip do not cross exactly once" if crossings[metric] is None else
-                          f"the skip connection is better below A = {crossings[metric]:.2f}")
-          for metric, title in (("MAE", "MAE"), ("loss", "equation (2)")))], runs)
+        f"Wiener gain d / (d + A²/12) fitted to the learned a: d = {detail:.5f}"], runs)
 
 
 if __name__ == "__main__":
