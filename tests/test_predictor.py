@@ -102,7 +102,7 @@ def test_the_morph_runs_from_one_image_to_the_other():
 def test_the_label_flips_once_along_the_morph_of_the_ten_images(script, real_data):
     process = script("task_3_1_d", data_dir=real_data)
     rows = [line.split("\t") for line in process.stdout.splitlines() if line.startswith("img")]
-    flip = float(process.stdout.partition("the label flips where the share of the dress is ")[2].split()[0])
+    flip = float(process.stdout.partition("the label flips at a share of the dress of ")[2].split()[0])
     assert [row[1] for row in rows] == ["Bag" if number / 9 < flip else "Dress" for number in range(10)]
     assert 0 < flip < 1 and float(rows[0][2]) > 0.5 and float(rows[9][2]) > 0.5
 
