@@ -471,10 +471,6 @@ def load_weights(network, state, path):
 
 # ================================================ Results and figures ===============================================
 
-# Okabe & Ito 2008: told apart by color-blind readers too; the markers, in black and white
-COLORS, MARKERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9"), "os^Dvx"
-
-
 def mean_std(values, digits=2):
     """Mean and, for several values, standard deviation as text, such as "99.21 ± 0.04"."""
     values = torch.tensor(values, dtype=torch.float64)
@@ -506,7 +502,10 @@ def make_figure(width, height, **options):
 
     matplotlib.rcParams.update({
         "font.size": 8, "axes.titlesize": 8, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False,
-        "axes.spines.right": False, "legend.frameon": False, "image.cmap": "gray"})
+        "axes.spines.right": False, "legend.frameon": False, "image.cmap": "gray", "lines.markersize": 3,
+        # Okabe & Ito 2008: told apart by color-blind readers too; the markers, in black and white
+        "axes.prop_cycle": matplotlib.cycler(
+            color=("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9"), marker=list("os^Dvx"))})
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(**options)
 
@@ -528,11 +527,12 @@ def plot_curves(setup, name, runs, metric, label, transform=lambda value: value,
     """
     figure, panels = make_figure(6.3, 2.8, ncols=2, sharex=True, sharey=True)
     for axes, kind in zip(panels, ("training", "validation")):
-        for color, marker, (entry, seeds) in zip(COLORS, MARKERS, runs.items()):
+        for entry, seeds in runs.items():
             values = torch.tensor([[transform(row[kind][metric]) for row in run.history] for run in seeds])
             epochs = range(1, values.shape[1] + 1)
-            axes.plot(epochs, values.mean(dim=0), color=color, marker=marker, markersize=3, label=entry)
-            axes.fill_between(epochs, values.amin(dim=0), values.amax(dim=0), color=color, alpha=0.2, linewidth=0)
+            line, = axes.plot(epochs, values.mean(dim=0), label=entry)
+            axes.fill_between(epochs, values.amin(dim=0), values.amax(dim=0), color=line.get_color(), alpha=0.2,
+                              linewidth=0)
         axes.set(title=kind, xlabel="epoch", yscale=scale)
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0].set_ylabel(label)

@@ -110,8 +110,8 @@ def plot_morph(setup, images, network, name):
     bag = 100 * probabilities[:, FASHION_CLASSES.index("Bag")]
     dress = 100 * probabilities[:, FASHION_CLASSES.index("Dress")]
     figure, (curves, thumbnails) = common.make_figure(6.3, 3.2, nrows=2, height_ratios=(3, 1), sharex=True)
-    curves.plot(steps, bag, "-", color=common.COLORS[0], label="Bag")
-    curves.plot(steps, dress, "--", color=common.COLORS[1], label="Dress")
+    curves.plot(steps, bag, "-", label="Bag")
+    curves.plot(steps, dress, "--", label="Dress")
     curves.plot(steps, 100 - bag - dress, ":", color="black", label="all others")
     curves.set(ylabel="predicted probability in %", ylim=(0, 100))
     curves.legend()

@@ -77,8 +77,8 @@ def crossover(without, with_skip):
 def plot(setup, maes, gains, detail, crossing):
     """Draw MAE against the amplitude for the three networks, and the learned gain beside the Wiener gain."""
     figure, (left, right) = common.make_figure(6.3, 2.8, ncols=2)
-    for color, marker, (kind, values) in zip(common.COLORS, common.MARKERS, maes.items()):
-        left.plot(AMPLITUDES, values, color=color, marker=marker, markersize=3, label=kind)
+    for kind, values in maes.items():
+        left.plot(AMPLITUDES, values, label=kind)
     if crossing:
         left.axvline(crossing, color="grey", linestyle=":", label=f"crossover, A = {crossing:.2f}")
     left.set(xlabel="noise amplitude A", ylabel="validation MAE", xscale="log", yscale="log")
@@ -87,9 +87,9 @@ def plot(setup, maes, gains, detail, crossing):
     left.minorticks_off()
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     fine = torch.linspace(0, 1, 201)
-    right.plot(fine, detail / (detail + fine.square() / 12), color="grey", linestyle="--",
+    right.plot(fine, detail / (detail + fine.square() / 12), "--", color="grey",
                label=f"d / (d + A²/12), d = {detail:.4f}")
-    right.plot(AMPLITUDES, gains, color=common.COLORS[2], marker=common.MARKERS[2], linestyle="", label="learned a")
+    right.plot(AMPLITUDES, gains, "^", color="C2", label="learned a")  # C2: as on the left, the third color
     right.set(xlabel="noise amplitude A", ylabel="gain a of the skip connection", xlim=(0, None), ylim=(0, 1))
     right.legend()
     common.save_figure(setup, figure, "how_much_skip.png")

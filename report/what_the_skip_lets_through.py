@@ -75,10 +75,10 @@ def main():
     curves = {"π(X), without skip": without, "X + π(X), with skip": with_skip,
               "the π inside X + π(X)": with_skip.network, "-X, written down": written_down}
     figure, axes = common.make_figure(6.3, 2.8)
-    for color, style, (label, network) in zip(common.COLORS, ("-", "--", "-.", ":"), curves.items()):
+    for style, (label, network) in zip(("-", "--", "-.", ":"), curves.items()):
         per_image = singular_values(network, noisy[:JACOBIANS])
         values = per_image.mean(dim=0)
-        axes.plot(range(1, 785), values, style, color=color, label=label)
+        axes.plot(range(1, 785), values, style, label=label)
         lines.append(f"∂output/∂X, {label}: {(values > 0.5).sum()} of 784 singular values above 0.5,"
                      f" {(values > 0.01).sum()} above 0.01; their mean square / 12 is {per_image.square().mean() / 12:.5f}")
     axes.set(xlabel="number of the singular value", ylabel="singular value of ∂output/∂X")
