@@ -581,8 +581,7 @@ def report(setup, lines, runs=None):
         print(f"recorded in {display_path(sys.argv[0])}")
     if runs:
         print(f'look at the curves: tensorboard --logdir "{display_path(setup.folder)}"')
-    if setup.folder:
-        replace_file(setup.folder / "results.txt", "\n".join(lines).encode())  # from now on, the run is finished
+    replace_file(setup.folder / "results.txt", "\n".join(lines).encode())  # from now on, the run is finished
 
 
 def device_name(device):
@@ -627,22 +626,20 @@ def number(kind, low, high):
     return convert
 
 
-def make_parser(doc, *groups):
-    """The shared command line: `groups` out of "data", "device", "training"; doc: the script's docstring."""
+def make_parser(doc, data=True, training=False):
+    """The shared command line; doc: the script's docstring; data: whether it reads data; training: whether it trains."""
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0].replace("%", "%%"), allow_abbrev=False)
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message} (--help lists the options)\n")
     parser.set_defaults(device="cpu", precision="fp32", seed=[0], resume=False)  # where a script has no such option
     add = parser.add_argument
-    if "data" in groups:
+    if data:
         add("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or ROOT / "data"),
             help="where MNIST/raw and FashionMNIST/raw are, or are downloaded to (default: %(default)s)")
-        add("--log-dir", type=Path, default=ROOT / "runs", help="where each run gets a folder (default: %(default)s)")
-    if "device" in groups:
+    if training:
         add("--device", choices=("auto", "cpu", "cuda", "mps", "xpu"), default="auto",
             help="auto (the default): the accelerator if there is one")
         add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
             help="auto (the default): bf16 on CPUs and CUDA devices that compute with it, else fp32")
-    if "training" in groups:
         add("--epochs", type=number(int, 1, 999), help="passes over the training images (default: the task's)")
         add("--batch-size", type=number(int, 1, 60_000), help="images per step (default: the task's)")
         add("--lr", type=number(float, 1e-9, 1000), help="peak learning rate (default: the task's)")
@@ -653,6 +650,7 @@ def make_parser(doc, *groups):
         add("--holdout", action="store_true",
             help="train on the first 50,000 training images, validate on the last 10,000, never open the test set")
         add("--resume", action="store_true", help="continue the newest interrupted run of these settings")
+    add("--log-dir", type=Path, default=ROOT / "runs", help="where each run gets a folder (default: %(default)s)")
     add("--record", action="store_true", help="write the results into this file's trailing comments")
     return parser
 
@@ -675,15 +673,13 @@ def setup(args, networks=None, data=None, own=True):
     published = data is None or is_published(data, args.data_dir)
     if args.record and not (own and published and "limit" not in given and "holdout" not in given):
         raise UserError("--record needs the published data and the task's own options, without --limit and --holdout")
-    folder, held, publishes = None, None, False
-    if "log_dir" in args:
-        description = json.dumps({
-            "networks": {name: settings.as_dict() for name, settings in changed.items()}, "seeds": args.seed,
-            "device": device.type, "precision": precision, "threads": torch.get_num_threads(),
-            "published data": published}, indent=1)
-        folder, held = run_folder(args.log_dir / Path(sys.argv[0]).stem, description, args.resume)
-        publishes = (own and published and changed == (networks or {}) and args.seed in ([0], [0, 1, 2])
-                     and args.log_dir == ROOT / "runs")
+    description = json.dumps({
+        "networks": {name: settings.as_dict() for name, settings in changed.items()}, "seeds": args.seed,
+        "device": device.type, "precision": precision, "threads": torch.get_num_threads(),
+        "published data": published}, indent=1)
+    folder, held = run_folder(args.log_dir / Path(sys.argv[0]).stem, description, args.resume)
+    publishes = (own and published and changed == (networks or {}) and args.seed in ([0], [0, 1, 2])
+                 and args.log_dir == ROOT / "runs")
     return Setup(device, precision, args.seed, changed, folder, publishes, args, held)
 
 

@@ -83,7 +83,7 @@ def plot_errors(setup, name, logits, images, labels):
 
 
 def main():
-    parser = common.make_parser(__doc__, "data", "device", "training")
+    parser = common.make_parser(__doc__, training=True)
     parser.add_argument("--augment", action="store_true", help="train a second network, on shifted, rotated and scaled digits")
     args = parser.parse_args()
     networks = {"plain": SETTINGS}

@@ -36,7 +36,7 @@ def check_formula():
 
 
 def main():
-    setup = common.setup(common.make_parser(__doc__).parse_args())
+    setup = common.setup(common.make_parser(__doc__, data=False).parse_args())
     table = io.StringIO()
     with contextlib.redirect_stdout(table):
         summary(ConvNet(), (1, 28, 28), device="cpu")  # its default, "cuda", fails elsewhere

@@ -78,7 +78,7 @@ def plot_confusion(setup, confusion, name):
 
 
 def main():
-    args = common.make_parser(__doc__, "data", "device", "training").parse_args()
+    args = common.make_parser(__doc__, training=True).parse_args()
     setup = common.setup(args, NETWORKS, "FashionMNIST")
     training, validation = common.load_split("FashionMNIST", setup)
     runs = train_classifiers(setup, training, validation)

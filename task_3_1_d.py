@@ -126,7 +126,7 @@ def plot_morph(setup, images, network, name):
 
 
 def main():
-    parser = common.make_parser(__doc__, "data")
+    parser = common.make_parser(__doc__)
     parser.add_argument("images", nargs="*", type=Path, help="image files; without: the sheet's ten")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="the trained classifier")
     parser.add_argument("--invert", action="store_true", help="for dark clothes photographed on white")

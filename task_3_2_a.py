@@ -50,7 +50,7 @@ def plot_pairs(setup, noisy, clean, titles, name):
 
 
 def main():
-    args = common.make_parser(__doc__, "data").parse_args()
+    args = common.make_parser(__doc__).parse_args()
     setup = common.setup(args, data="FashionMNIST")
     images, labels = common.load("FashionMNIST", True, args.data_dir)
     torch.manual_seed(0)

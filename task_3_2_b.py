@@ -130,7 +130,7 @@ def spread_of(errors):
 
 
 def main():
-    parser = common.make_parser(__doc__, "data", "device", "training")
+    parser = common.make_parser(__doc__, training=True)
     parser.add_argument("--loss", choices=LOSSES, default="l2", help="l2 (the default): equation (2); l1: the MAE")
     parser.add_argument("--network", choices=NETWORKS, default="listed", help="listed (the default): the sheet's")
     args = parser.parse_args()

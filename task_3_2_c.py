@@ -48,7 +48,7 @@ LABELS = {"without_skip": "without skip, π(X)", "with_skip": "with skip, X + π
 
 
 def main():
-    args = common.make_parser(__doc__, "data", "device", "training").parse_args()
+    args = common.make_parser(__doc__, training=True).parse_args()
     setup = common.setup(args, NETWORKS, "FashionMNIST")
     (training_images, _), (validation_images, _) = common.load_split("FashionMNIST", setup)
     runs = {LABELS[name]: seeds for name, seeds

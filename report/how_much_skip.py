@@ -96,7 +96,7 @@ def plot(setup, maes, gains, detail, crossing):
 
 
 def main():
-    args = common.make_parser(__doc__, "data", "device", "training").parse_args()
+    args = common.make_parser(__doc__, training=True).parse_args()
     setup = common.setup(args, NETWORKS, "FashionMNIST")
     (training, _), (validation, _) = common.load_split("FashionMNIST", setup)
     runs = task_3_2_b.train_denoisers(setup, training, validation)

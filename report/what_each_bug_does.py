@@ -65,7 +65,7 @@ NETWORKS = {
 
 
 def main():
-    args = common.make_parser(__doc__, "data", "device", "training").parse_args()
+    args = common.make_parser(__doc__, training=True).parse_args()
     setup = common.setup(args, NETWORKS, "MNIST")
     training, validation = common.load_split("MNIST", setup)
     runs = task_3_1_a.train_classifiers(setup, training, validation)

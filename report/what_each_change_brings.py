@@ -60,7 +60,7 @@ def measure(run, loss, training, validation, setup):
 
 
 def main():
-    args = common.make_parser(__doc__, "data", "device", "training").parse_args()
+    args = common.make_parser(__doc__, training=True).parse_args()
     setup = common.setup(args, NETWORKS, "FashionMNIST")
     training, validation = common.load_split("FashionMNIST", setup)
     runs = task_3_1_a.train_classifiers(setup, training, validation)

@@ -56,7 +56,7 @@ def singular_values(network, noisy):
 
 
 def main():
-    args = common.make_parser(__doc__, "data").parse_args()
+    args = common.make_parser(__doc__).parse_args()
     setup = common.setup(args, data="FashionMNIST")
     without, _ = load_denoiser(EncoderDecoder(), "task_3_2_b.pt")
     with_skip, _ = load_denoiser(SkipConnection(), "task_3_2_c.pt")

@@ -129,7 +129,7 @@ def dead_channels(network, images):
 
 
 def main():
-    args = common.make_parser(__doc__, "data", "device", "training").parse_args()
+    args = common.make_parser(__doc__, training=True).parse_args()
     setup = common.setup(args, GARMENTS | BLACK, "FashionMNIST")
     (training, _), (validation, _) = common.load_split("FashionMNIST", setup)
     garments, black = (replace(setup, networks={name: setup.networks[name] for name in names})

@@ -58,9 +58,9 @@ def tutorial(data_dir, images, log_dir):
     return epoch
 
 
-def make_setup(precision, args=None):
-    """A Setup on the CPU that writes nothing."""
-    return common.Setup(device=torch.device("cpu"), precision=precision, seeds=[0], networks={}, folder=None,
+def make_setup(precision, folder=None, args=None):
+    """A Setup on the CPU that publishes nothing."""
+    return common.Setup(device=torch.device("cpu"), precision=precision, seeds=[0], networks={}, folder=folder,
                         publishes=False, args=args)
 
 
@@ -147,9 +147,9 @@ def compare_predictor(data_dir, quick, folder):
 def peak_memory(data_dir, quick, folder):
     """Row 5: the resident set of each task, at its largest, in a run of one short epoch."""
     for script in sorted(ROOT.glob("task_3_*.py")):
-        command = [sys.executable, script]
+        command = [sys.executable, script, "--log-dir", folder]
         if "3_1_b" not in script.name:
-            command += ["--data-dir", data_dir, "--log-dir", folder]
+            command += ["--data-dir", data_dir]
         if script.stem in ("task_3_1_a", "task_3_1_c", "task_3_2_b", "task_3_2_c"):
             command += ["--epochs", "1", "--limit", "2000"]
         # a small process in between: a child begins with the peak of the one that started it
@@ -165,11 +165,13 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a twentieth of an epoch, 3 minutes")
     parser.add_argument("--record", action="store_true", help="write the results into this file's trailing comments")
     args = parser.parse_args()
-    setup = make_setup("fp32 and bf16" if common.has_fast_bf16(torch.device("cpu")) else "fp32", args)
+    precision = "fp32 and bf16" if common.has_fast_bf16(torch.device("cpu")) else "fp32"
     torch.manual_seed(0)
     parts = tqdm((compare_epochs, compare_predictor, peak_memory), leave=False, disable=None)
     with tempfile.TemporaryDirectory() as name:
-        common.report(setup, [line for part in parts for line in part(args.data_dir, args.quick, Path(name))])
+        folder = Path(name)
+        common.report(make_setup(precision, folder, args), [
+            line for part in parts for line in part(args.data_dir, args.quick, folder)])
 
 
 if __name__ == "__main__":

@@ -113,9 +113,8 @@ def script(synthetic, tmp_path):
     """A function that runs a script of the project on the synthetic data and returns the finished process."""
 
     def run(name, *arguments, data_dir=synthetic, env=()):
-        if not name.endswith("3_1_b"):
-            arguments = (*arguments, "--data-dir", data_dir, "--log-dir", tmp_path / "runs")
-        return run_script(ROOT / f"{name}.py", *arguments, cwd=tmp_path, env=env)
+        data = () if name.endswith("3_1_b") else ("--data-dir", data_dir)
+        return run_script(ROOT / f"{name}.py", *arguments, *data, "--log-dir", tmp_path / "runs", cwd=tmp_path, env=env)
 
     return run
 

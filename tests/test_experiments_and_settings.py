@@ -252,7 +252,7 @@ def test_only_the_tasks_own_run_on_published_data_publishes_and_records(monkeypa
 
     def settled(*options, own=True, published=True):
         monkeypatch.setattr(common, "is_published", lambda *_: published)
-        args = common.make_parser("Doc.", "data", "device", "training").parse_args(options)
+        args = common.make_parser("Doc.", training=True).parse_args(options)
         return common.setup(args, {"net": SETTINGS}, "MNIST", own)
 
     for options in ((), ("--seed", "0", "1", "2"), ("--device", "cpu", "--precision", "fp32"), ("--epochs", "2")):
@@ -268,7 +268,7 @@ def test_only_the_tasks_own_run_on_published_data_publishes_and_records(monkeypa
 
 def test_options_change_their_settings(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["task.py"])
-    args = common.make_parser("Doc.", "data", "training").parse_args(
+    args = common.make_parser("Doc.", training=True).parse_args(
         ["--log-dir", str(tmp_path), *"--epochs 5 --batch-size 9 --lr 0.5 --limit 7 --holdout".split()])
     assert common.setup(args, {"net": SETTINGS}).networks["net"] == replace(
         SETTINGS, epochs=5, batch_size=9, lr=0.5, limit=7, holdout=True)
@@ -277,7 +277,7 @@ def test_options_change_their_settings(monkeypatch, tmp_path):
 @pytest.mark.parametrize("capabilities, fast", [({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({}, False)])
 def test_bf16_is_taken_where_the_cpu_computes_with_it(monkeypatch, capabilities, fast):
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
-    args = common.make_parser("Doc.", "device").parse_args(["--device", "cpu"])
+    args = common.make_parser("Doc.", training=True).parse_args(["--device", "cpu"])
     assert common.has_fast_bf16(torch.device("cpu")) == fast
     assert common.choose_device(args)[1] == ("bf16" if fast else "fp32")
 
