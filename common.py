@@ -451,7 +451,8 @@ def load_checkpoint(path):
     try:
         with warnings.catch_warnings(action="ignore"):
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        assert isinstance(state["weights"], dict) and isinstance(state["history"], list)
+        assert isinstance(state["settings"], dict) and isinstance(state["weights"], dict)
+        assert isinstance(state["history"], list)
         return state
     except Exception:  # a damaged or hostile file can fail in any way
         raise UserError(f"{display_path(path)} is no checkpoint of this project (damaged, or from elsewhere)") from None
@@ -601,9 +602,12 @@ def record(script, arguments, lines):
 
     Options that do not change the result (folders, --resume, --record) are left out of the command.
     """
-    left_out = ("--data-dir", "--log-dir", "--checkpoint-dir", "--record", "--resume")
-    kept = [word for before, word in zip(["", *arguments], arguments)
-            if not before.endswith("-dir") and not word.startswith(left_out)]
+    left_out = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    for option in ("--data-dir", "--log-dir", "--checkpoint-dir"):
+        left_out.add_argument(option)
+    for option in ("--record", "--resume"):
+        left_out.add_argument(option, action="store_true")
+    _, kept = left_out.parse_known_args(arguments)
     command = " ".join(["$ python", script.relative_to(ROOT).as_posix(), *kept])
     block = "\n".join(f"# {line}".rstrip() for line in [command, *lines])
     with lock(ROOT):  # two scripts may record at once

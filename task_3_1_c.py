@@ -16,9 +16,8 @@ from dataclasses import replace
 import torch
 
 import common
-import task_3_1_a
 from common import FASHION_CLASSES, FashionNet, LabelledImages, Settings, mean_std
-from task_3_1_a import smoothed_cross_entropy, train_classifiers
+from task_3_1_a import SETTINGS as SHEET, random_affine, smoothed_cross_entropy, train_classifiers
 
 
 def random_clothes(images):
@@ -28,7 +27,7 @@ def random_clothes(images):
     (Zhong et al. 2017, arXiv:1708.04896). images: float32 [B, 1, 28, 28], any range; returns the same.
     """
     count, size = len(images), images.shape[-1]
-    images = task_3_1_a.random_affine(images, shift=1, flip=True)
+    images = random_affine(images, shift=1, flip=True)
     sides = torch.randint(2, 12, (2, count, 1))
     centres = torch.randint(0, size, (2, count, 1))
     rows, columns = (torch.arange(size) - centres).abs() * 2 < sides  # which ones the rectangle covers, [B, 28] each
@@ -36,7 +35,7 @@ def random_clothes(images):
     return images.masked_fill((rows[:, :, None] & columns[:, None, :] & erased)[:, None], 0)
 
 
-SHEET = task_3_1_a.SETTINGS
+TOPS = [0, 2, 4, 6]  # T-shirt/top, Pullover, Coat and Shirt
 IMPROVED = Settings(
     network=FashionNet,
     loss=smoothed_cross_entropy,
@@ -99,7 +98,7 @@ def main():
         rows.append((name, f"{common.parameter_count(seeds[0].network):,}", f"{common.minutes(seeds) / len(seeds):.1f}",
                      mean_std(on_training), mean_std(on_validation), mean_std(gaps)))
     recall = 100 * confusion.diag() / confusion.sum(dim=1).clamp(min=1)
-    alike = confusion[:, [0, 2, 4, 6]][[0, 2, 4, 6]].fill_diagonal_(0).sum()
+    alike = confusion[TOPS][:, TOPS].fill_diagonal_(0).sum()
     common.report(setup, [
         f"accuracy in % after epoch {setup.networks['improved'].epochs} on the training images (as they are) and on"
         f" {len(labels)} validation images; minutes per seed", *common.table(*rows),

@@ -85,11 +85,10 @@ def read_image(path, invert=False):
 def load_classifier(checkpoint):
     """The classifier in a checkpoint of 3.1 a or c, in eval mode; raises UserError if it holds none."""
     state = common.load_checkpoint(checkpoint)
-    settings = state.get("settings")
-    name = settings.get("network") if isinstance(settings, dict) else None
-    if name not in ("ConvNet", "FashionNet"):
-        raise UserError(f"{common.display_path(checkpoint)} holds no classifier, but {str(name)[:40]!r}")
-    network = {"ConvNet": ConvNet, "FashionNet": FashionNet}[name]()
+    try:
+        network = {"ConvNet": ConvNet, "FashionNet": FashionNet}[state["settings"]["network"]]()
+    except (KeyError, TypeError):
+        raise UserError(f"{common.display_path(checkpoint)} holds no classifier") from None
     common.load_weights(network, state, checkpoint)
     return network.eval()
 

@@ -26,9 +26,9 @@ from dataclasses import replace
 from torch import nn
 
 import common
-import task_3_2_b
 from common import EncoderDecoder
-from task_3_2_b import VALIDATION_NOISE, NoisyFashionMNIST
+from task_3_2_a import NoisyFashionMNIST
+from task_3_2_b import SETTINGS, VALIDATION_NOISE, score_table, spread_of, train_denoisers
 
 
 class SkipConnection(nn.Module):
@@ -42,8 +42,7 @@ class SkipConnection(nn.Module):
         return images + self.network(images)
 
 
-NETWORKS = {"without_skip": task_3_2_b.SETTINGS,
-            "with_skip": replace(task_3_2_b.SETTINGS, network=SkipConnection)}
+NETWORKS = {"without_skip": SETTINGS, "with_skip": replace(SETTINGS, network=SkipConnection)}
 LABELS = {"without_skip": "without skip, π(X)", "with_skip": "with skip, X + π(X)"}
 
 
@@ -51,14 +50,14 @@ def main():
     args = common.make_parser(__doc__, training=True).parse_args()
     setup = common.setup(args, NETWORKS, "FashionMNIST")
     (training_images, _), (validation_images, _) = common.load_split("FashionMNIST", setup)
-    runs = {LABELS[name]: seeds for name, seeds
-            in task_3_2_b.train_denoisers(setup, training_images, validation_images).items()}
+    trained = train_denoisers(setup, training_images, validation_images)
+    runs = {LABELS[name]: seeds for name, seeds in trained.items()}
     without, with_skip = runs.values()
 
     noisy, clean = NoisyFashionMNIST(validation_images, VALIDATION_NOISE)[:]
     common.plot_curves(setup, "task_3_2_c.png", runs, "MAE", "MAE")
     errors = [seeds[0].outputs - clean for seeds in runs.values()]
-    titles, picks = task_3_2_b.spread_of(errors[1].abs().mean(dim=(1, 2, 3)))
+    titles, picks = spread_of(errors[1].abs().mean(dim=(1, 2, 3)))
     common.plot_images(setup, "task_3_2_c_images.png", titles, {
         "X": (noisy[picks], 0, 2),
         "π(X)": (without[0].outputs[picks], 0, 1), "X + π(X)": (with_skip[0].outputs[picks], 0, 1),
@@ -74,8 +73,9 @@ def main():
     gaps = [b - a for a, b in zip(common.final(without, "MAE"), common.final(with_skip, "MAE"))]
     common.report(setup, [
         f"validation on {len(clean)} images after epoch {epochs[-1]}",
-        *task_3_2_b.score_table({label: [run.outputs for run in seeds] for label, seeds in runs.items()}, clean),
-        *common.table(*rows), f"the skip connection changes the MAE by {common.mean_std(gaps, 4)} (paired over the seeds)"], runs)
+        *score_table({label: [run.outputs for run in seeds] for label, seeds in runs.items()}, clean),
+        *common.table(*rows),
+        f"the skip connection changes the MAE by {common.mean_std(gaps, 4)} (paired over the seeds)"], runs)
 
 
 if __name__ == "__main__":
