@@ -116,8 +116,9 @@ def plot_morph(setup, images, network, name):
     curves.legend()
     for number, image in enumerate(images):
         thumbnails.imshow(image[0], extent=(number / 9 - 0.05, number / 9 + 0.05, 0, 1), vmin=0, vmax=255)
+        thumbnails.text(number / 9, 1.05, number, ha="center")
     thumbnails.set(xlim=(-0.06, 1.06), ylim=(0, 1), yticks=[], aspect="auto",
-                   xlabel="share of the dress; the ten images are at 0/9, 1/9, … 9/9")
+                   xlabel="share of the dress; images 0 to 9 are at 0/9, 1/9, … 9/9")
     thumbnails.grid(False)
     common.save_figure(setup, figure, name)
     labels = probabilities.argmax(dim=1)
