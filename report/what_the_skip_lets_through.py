@@ -102,13 +102,13 @@ if __name__ == "__main__":
 # $ python report/what_the_skip_lets_through.py
 # 1000 validation images, 20 noise draws of each: MSE = variance over the draws + squared bias
 # background: 49.8 % of the pixels
-#                                         all pixels    background       garment
-# without skip, π(X): variance               0.00363       0.00081       0.00643
-# without skip, π(X): squared bias           0.00452       0.00126       0.00776
-# without skip, π(X): MAE                     0.0498        0.0157        0.0837
-# with skip, X + π(X): variance              0.01095       0.00958       0.01231
-# with skip, X + π(X): squared bias          0.00511       0.00225       0.00796
-# with skip, X + π(X): MAE                    0.0962        0.0835        0.1089
+#                                      all pixels  background  garment
+# without skip, π(X): variance            0.00363     0.00081  0.00643
+# without skip, π(X): squared bias        0.00452     0.00126  0.00776
+# without skip, π(X): MAE                  0.0498      0.0157   0.0837
+# with skip, X + π(X): variance           0.01095     0.00958  0.01231
+# with skip, X + π(X): squared bias       0.00511     0.00225  0.00796
+# with skip, X + π(X): MAE                 0.0962      0.0835   0.1089
 # ∂output/∂X, π(X), without skip: 46 of 784 singular values above 0.5, 379 above 0.01; their mean square / 12 is 0.00534
 # ∂output/∂X, X + π(X), with skip: 212 of 784 singular values above 0.5, 723 above 0.01; their mean square / 12 is 0.02619
 # ∂output/∂X, the π inside X + π(X): 606 of 784 singular values above 0.5, 686 above 0.01; their mean square / 12 is 0.06656
