@@ -55,11 +55,11 @@ def load(name, train, data_dir):
     """Read "MNIST" or "FashionMNIST", downloading it first if it is not there.
 
     Returns images, uint8 [N, 1, 28, 28] in 0 … 255, and labels, int64 [N] in 0 … 9.
-    Raises UserError if there are neither files nor a network, or if a file is damaged.
+    Raises UserError if the files are missing and cannot be downloaded, or if one is damaged.
     """
     from torchvision import datasets  # imported here: the offline predictor does not need it
 
-    socket.setdefaulttimeout(30)  # seconds: a network that never answers counts as none
+    socket.setdefaulttimeout(30)  # seconds: a connection that never answers counts as none
     files = raw_files(name, data_dir)
     try:
         missing = not all(file.exists() for file in files)
@@ -204,7 +204,7 @@ def parameter_count(network):
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is trained; --resume continues only a training whose settings are equal, field by field."""
+    """How a network is trained; --resume continues only a run whose settings are identical, field by field."""
 
     network: Callable  # the network's class
     loss: Callable  # of (outputs, targets), a batch's mean
@@ -219,7 +219,7 @@ class Settings:
     warm_up: float = 0.3  # the share of the steps in which a one-cycle schedule raises the learning rate
     augment: Callable | None = None  # changes a batch of training images at random
     noise: float = 0.0  # the amplitude of a denoiser's noise
-    limit: int | None = None  # train on the first so many images
+    limit: int | None = None  # train on only this many images, the first ones
     holdout: bool = False  # validate on the last sixth of the training images, and do not train on them
 
     def as_dict(self):
@@ -252,7 +252,7 @@ def accuracy(logits, labels):
 
 
 def mean_absolute_error(outputs, targets):
-    """MAE over all pixels of all images, in grey values of [0, 1]; the outputs are not clamped."""
+    """MAE over all pixels of all images, both [B, 1, H, W], black = 0, white = 1; the outputs are not clamped."""
     return (outputs - targets).abs().mean()
 
 
@@ -262,7 +262,7 @@ def memory_format(device):
 
 
 def forward(network, images, setup):
-    """The network's outputs, float32, computed on setup.device in setup.precision."""
+    """The network's outputs for images [B, 1, 28, 28], float32 on setup.device, computed in setup.precision."""
     images = images.to(setup.device, memory_format=memory_format(setup.device), non_blocking=True)
     with torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.precision == "bf16"):
         return network(images).float()
@@ -270,7 +270,7 @@ def forward(network, images, setup):
 
 @torch.inference_mode()
 def evaluate(network, dataset, setup):
-    """Outputs and targets of a whole data set in its order, on the CPU; leaves the network in eval mode."""
+    """Outputs (float32) and targets of a whole data set in its order, on the CPU; leaves the network in eval mode."""
     network.eval()
     pairs = [(forward(network, images, setup).cpu(), targets) for images, targets in batches(dataset, 250)]
     outputs, targets = zip(*pairs)
@@ -313,12 +313,13 @@ def train_epoch(network, loader, functions, optimizer, scheduler, setup):
 
 
 def fit(name, data, metrics, setup, seed, on_epoch_end=None):
-    """Train the network `name` of setup.networks with one seed; an interrupted training continues with --resume.
+    """Train the network `name` of setup.networks with one seed; an interrupted one continues with --resume.
 
     data: (training set, validation set), both returning whole batches of (inputs, targets).
     metrics: named functions of (outputs, targets), giving a batch's mean, besides the settings' loss.
     on_epoch_end: called with (settings, TensorBoard writers, network, epoch), for pictures.
     Returns a Run; its checkpoint is setup.folder/NAME/seedS/checkpoint.pt.
+    Raises UserError if that file is damaged or cannot be written.
     """
     settings, folder = setup.networks[name], setup.folder / name / f"seed{seed}"
     functions = {"loss": settings.loss} | metrics
@@ -379,12 +380,12 @@ def log_epoch(writers, history, scheduler, label):
 
 
 def resume(checkpoint, network, optimizer, scheduler):
-    """Put the state that an interrupted training has saved, if any, into its parts; returns its history, else []."""
+    """Restore the saved state of an interrupted run, if there is one; returns its history, else []."""
     if not checkpoint.exists():
         return []
     state = load_checkpoint(checkpoint)
     load_weights(network, state, checkpoint)
-    if "optimizer" in state:  # without it, the training was over
+    if "optimizer" in state:  # absent once the training has finished
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
     print(f"{display_path(checkpoint)}: continuing after epoch {len(state['history'])}")
@@ -455,7 +456,7 @@ def load_checkpoint(path):
         assert isinstance(state["history"], list)
         return state
     except Exception:  # a damaged or hostile file can fail in any way
-        raise UserError(f"{display_path(path)} is no checkpoint of this project (damaged, or from elsewhere)") from None
+        raise UserError(f"{display_path(path)} is not a checkpoint of this project, or damaged") from None
 
 
 def load_weights(network, state, path):
@@ -480,7 +481,7 @@ def mean_std(values, digits=2):
 
 
 def table(*rows):
-    """The lines of a table of texts, its columns as wide as they need: the first aligned to the left, the others right."""
+    """The lines of a table of texts, its columns as wide as needed, the first aligned to the left, the others right."""
     first, *others = [max(len(text) for text in column) + 2 for column in zip(*rows)]
     return [label.ljust(first) + "".join(text.rjust(width) for text, width in zip(texts, others))
             for label, *texts in rows]
@@ -504,7 +505,7 @@ def make_figure(width, height, **options):
     matplotlib.rcParams.update({
         "font.size": 8, "axes.titlesize": 8, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False,
         "axes.spines.right": False, "legend.frameon": False, "image.cmap": "gray", "lines.markersize": 3,
-        # Okabe & Ito 2008: told apart by color-blind readers too; the markers, in black and white
+        # Okabe & Ito 2008: distinct for colour-blind readers too; the markers, in black and white
         "axes.prop_cycle": matplotlib.cycler(
             color=("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9"), marker=list("os^Dvx"))})
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -643,7 +644,7 @@ def make_parser(doc, data=True, training=False):
         add("--device", choices=("auto", "cpu", "cuda", "mps", "xpu"), default="auto",
             help="auto (the default): the accelerator if there is one")
         add("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-            help="auto (the default): bf16 on CPUs and CUDA devices that compute with it, else fp32")
+            help="auto (the default): bf16 on CPUs and CUDA devices with native support, else fp32")
         add("--epochs", type=number(int, 1, 999), help="passes over the training images (default: the task's)")
         add("--batch-size", type=number(int, 1, 60_000), help="images per step (default: the task's)")
         add("--lr", type=number(float, 1e-9, 1000), help="peak learning rate (default: the task's)")
@@ -670,7 +671,7 @@ def setup(args, networks=None, data=None, own=True):
     """
     device, precision = choose_device(args)
     if len(set(args.seed)) < len(args.seed):
-        raise UserError("--seed takes different numbers")
+        raise UserError("the numbers of --seed must all be different")
     given = {key: value for key, value in vars(args).items()
              if key in ("epochs", "batch_size", "lr", "limit", "holdout") and value}
     changed = {name: replace(settings, **given) for name, settings in (networks or {}).items()}
@@ -740,7 +741,7 @@ def display_path(path):
 def speed_up():
     """Two settings that make training on a CPU faster; call it before the first computation.
 
-    Adam's second moments decay into denormal numbers, with which a CPU is slow: they become zero. glibc keeps freed
+    Adam's second moments decay into denormal numbers, which a CPU computes slowly: they are flushed to zero. glibc keeps freed
     blocks of up to 32 MB, the most it allows, instead of returning them: 13 to 25 % off a training step of 3.1 a.
     """
     torch.set_flush_denormal(True)

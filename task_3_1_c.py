@@ -1,14 +1,14 @@
 """3.1 c) Fashion-MNIST with the network of 3.1 a, then with an improved one: what helps, and why?
 
 The sheet's network reaches 93.16 ± 0.13 %, trained on augmented images 94.11 ± 0.08 %, and the improved one, with
-1,791,770 weights instead of 6,444,170 but three times the minutes, 94.74 ± 0.10 % (three seeds; the 10,000 test images,
-after the last epoch).
+1,791,770 parameters instead of 6,444,170 but three times the minutes, 94.74 ± 0.10 % (three seeds; the 10,000 test
+images, after the last epoch).
 
 The sheet's network overfits: it memorises its training images, 100.00 % of them. Trained on flipped, shifted and
-randomly erased images it reaches 96.50 % on the original training images and validates better: the gap shrinks from 6.84
-to 2.40 points. The improved network widens it to 3.64 and still validates better, because it fits more, 98.38 %: it has
-pooling, batch normalisation and more and wider convolutions in place of the one large linear layer that holds nearly all
-the weights of the sheet's network. What each change brings: `report/what_each_change_brings.py`.
+randomly erased images it reaches 96.50 % on the original training images and validates better: the gap shrinks from
+6.84 to 2.40 points. The improved network widens it to 3.64 and still validates better, because it fits more, 98.38 %:
+it has pooling, batch normalisation and more and wider convolutions in place of the one large linear layer that holds
+nearly all parameters of the sheet's network. What each change brings: `report/what_each_change_brings.py`.
 """
 
 from dataclasses import replace
@@ -59,7 +59,7 @@ def confusion_matrix(predictions, labels):
 
 
 def plot_confusion(setup, confusion, name):
-    """Draw a confusion matrix in % of each true class, colored by its errors; the diagonal is the accuracy."""
+    """Draw a confusion matrix in % of each true class, coloured by its errors; the diagonal is the accuracy."""
     percent = 100 * confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
     errors = percent.clone().fill_diagonal_(0)
     figure, axes = common.make_figure(6.3, 5)

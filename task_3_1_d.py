@@ -4,8 +4,8 @@
     python task_3_1_d.py photo.jpg *.png    any others
 
 Bag for images 0 and 1 (probability 0.9286 and 0.8766), Dress for images 2 to 9 (0.4762 for image 2, then 0.8153 or
-more): the label flips where the share of the dress is 0.206. Trained with label smoothing of 0.1, the network aims at
-91 % for an image that it is sure of.
+more): the label flips where the share of the dress is 0.206. Label smoothing of 0.1 trains the network towards a
+probability of 91 % for the correct class.
 
 The ten images are a morph: image i is (1 - i/9) A + (i/9) B, rounded, of two Fashion-MNIST training images, A = number
 20332, a bag, and B = number 31752, a dress: the network was trained on both ends. The labels tell where in between the
@@ -45,7 +45,7 @@ def make_samples(data_dir):
 
 
 def morph_images(first, last, count):
-    """`count` images uint8 [count, 1, 28, 28] on the line from one to another, both uint8 [1, 28, 28], rounded."""
+    """Interpolate from `first` to `last`, uint8 [1, 28, 28], both included: uint8 [count, 1, 28, 28], rounded."""
     weights = torch.linspace(0, 1, count, dtype=torch.float64).reshape(-1, 1, 1, 1)
     return ((1 - weights) * first + weights * last).round().byte()
 
@@ -53,8 +53,8 @@ def morph_images(first, last, count):
 def read_image(path, invert=False):
     """Read an image file as uint8 [1, 28, 28] and say what had to be converted ("" if nothing).
 
-    Transparent pixels become black, as Fashion-MNIST's background; other shapes are padded with black.
-    Raises UserError if the file is not an image.
+    Transparent pixels become black, as Fashion-MNIST's background; other sizes are scaled to fit and padded with black.
+    Raises UserError if the file is missing, is not a readable image or has more than 33 million pixels.
     """
     from PIL import Image, ImageOps
 
@@ -103,7 +103,10 @@ def predict(images, network):
 
 
 def plot_morph(setup, images, network, name):
-    """Draw the probabilities on the line from the first image to the last; returns the shares where the label flips."""
+    """Draw the probabilities along the line from the first to the last image; images: uint8 [10, 1, 28, 28].
+
+    Returns the shares of the last image, 0 … 1, at which the label flips, as a list.
+    """
     steps = torch.linspace(0, 1, 1001)
     probabilities = predict(morph_images(images[0], images[-1], len(steps)), network)
     bag = 100 * probabilities[:, FASHION_CLASSES.index("Bag")]

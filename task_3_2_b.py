@@ -1,20 +1,21 @@
 """3.2 b) Denoising Fashion-MNIST with an encoder-decoder: which MAE on the validation images?
 
-Trained by equation (2): 0.0501 ± 0.0009; trained by the MAE itself (`--loss l1`): 0.0477 ± 0.0003; a more sophisticated
-network, a U-Net, trained by the MAE (`--network unet --loss l1`): 0.0328 ± 0.0001 (three seeds; the 10,000 test images,
-after the last epoch). The noisy image itself has an MAE of 0.4999.
+Trained with equation (2): 0.0501 ± 0.0009; trained with the MAE itself (`--loss l1`): 0.0477 ± 0.0003; a more
+sophisticated network, a U-Net, trained with the MAE (`--network unet --loss l1`): 0.0328 ± 0.0001 (three seeds; the
+10,000 test images, after the last epoch). The noisy image itself has an MAE of 0.4999.
 
 Two places of the sheet's list cannot be followed to the letter, see EncoderDecoder in common.py: without
 output_padding=1 the output has 25 x 25 pixels, and 16 filters in the last layer give 16 channels, which broadcast
-against the one-channel target without an error: each channel is then trained as a denoiser of its own.
-Equation (2) is the mean over the images of each image's L2 norm. Trained by it, the network is better in MSE and PSNR;
-trained by the L1 loss, in MAE: of the clean values that the noise leaves possible, the mean minimises the squared error,
-of which equation (2) is the root for each image, and the median the absolute error.
+against the one-channel target without an error: each channel is then trained as a denoiser of its own. Equation (2) is
+the mean over the images of each image's L2 norm. Trained with it, the network is better in MSE and PSNR; trained with
+the L1 loss, in MAE: of the clean values that are compatible with the noisy image, the mean minimises the expected
+squared error, of which equation (2) is the root for each image, and the median the expected absolute error.
 
 TensorBoard's grids show, on training and validation images alike, that the noise is gone, the background black and the
-outline right, and that fine texture is soft or lost. The bottleneck could hold it: trained without noise, the same network
-has an MAE of 0.0089 (`report/what_the_denoiser_keeps.py`). Nor has the noise hidden all of it: the U-Net recovers more from
-the same images. It does not overfit: its MAE on the training images, below, is as large as on the validation images.
+outline right, and that fine texture is soft or lost. The bottleneck could hold it: trained without noise, the same
+network has an MAE of 0.0089 (`report/what_the_denoiser_keeps.py`). Nor has the noise hidden all of it: the U-Net
+recovers more from the same images. It does not overfit: its MAE on the training images, below, is as large as on the
+validation images.
 """
 
 from dataclasses import replace
@@ -27,15 +28,15 @@ import common
 from common import EncoderDecoder, Settings, mean_std
 from task_3_2_a import NoisyFashionMNIST
 
-VALIDATION_NOISE = 2_000_000_000  # seed of the one noise draw that all networks are validated on; no training has it
+VALIDATION_NOISE = 2_000_000_000  # seed of the fixed noise that all networks are validated on; never used for training
 SHOWN = 8  # images in each TensorBoard grid
 
 
 class UNet(nn.Module):
     """A denoiser with a full-resolution path: images [B, 1, 28, 28] to images [B, 1, 28, 28].
 
-    An encoder-decoder whose decoder also sees the encoder's features of the same size
-    (Ronneberger et al. 2015, arXiv:1505.04597), here with three sizes: 28, 14 and 7 pixels.
+    An encoder-decoder whose decoder also sees the encoder's features of the same resolution
+    (Ronneberger et al. 2015, arXiv:1505.04597), here 28, 14 and 7 pixels.
     """
 
     def __init__(self, widths=(24, 48, 96)):

@@ -1,16 +1,16 @@
-"""3.2 c, when: how much skip connection would the network choose, and at which noise does it pay off?
+"""3.2 c, when: how much skip connection would the network choose, and at which noise level does it pay off?
 
-X -> a X + π(X) with one learned number a contains both of the sheet's networks: a = 0 and a = 1. All three are trained
+X -> a X + π(X) with one learned scalar a contains both of the sheet's networks: a = 0 and a = 1. All three are trained
 on noise uniform on (0, A). A Wiener filter that passes X with the gain a, against noise of variance A²/12, has
 a = d / (d + A²/12), where d is the energy per pixel of the detail that only the skip connection passes on.
 
-Little, and only at little noise. The learned a falls from 0.781 at A = 0.1 to 0.041 at the sheet's A = 1, and the Wiener
-gain with d = 0.00224, fitted, falls alike (right panel). It is a fit, not an explanation: what π loses without any noise
-is 0.00028 (`report/what_the_denoiser_keeps.py`), its squared bias at A = 1 0.00452
-(`report/what_the_skip_lets_through.py`).
-The skip connection (a = 1) pays off at little noise: below A = 0.13 by the MAE, below A = 0.25 by equation (2), the loss
-that all three are trained by. By that loss the learned a is the best of the three from A = 0.15 on, at A = 1 by no more
-than 2.532 against 2.536; by the MAE, no skip connection at all is the best from A = 0.15 on. Ten epochs, one seed.
+Little, and only when the noise is weak. The learned a falls from 0.781 at A = 0.1 to 0.041 at the sheet's A = 1, and
+the Wiener gain with d = 0.00224, fitted, falls alike (right panel). It is a fit, not an explanation: what π loses
+without any noise is 0.00028 (`report/what_the_denoiser_keeps.py`), its squared bias at A = 1 0.00452
+(`report/what_the_skip_lets_through.py`). The skip connection (a = 1) pays off at little noise: below A = 0.13 by the
+MAE, below A = 0.25 by equation (2), the loss that all three are trained by. By that loss the learned a is the best of
+the three from A = 0.15 on, at A = 1 by no more than 2.532 against 2.536; by the MAE, no skip connection at all is the
+best from A = 0.15 on. Ten epochs, one seed.
 """
 
 import sys
@@ -31,7 +31,7 @@ AMPLITUDES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # the sheet's noise is the l
 
 
 class LearnedSkip(nn.Module):
-    """X -> a X + network(X) with one learned number a; start: its first value; images [B, 1, 28, 28]."""
+    """X -> a X + network(X) with one learned scalar a; start: its initial value; images [B, 1, 28, 28]."""
 
     def __init__(self, start=0.5):
         super().__init__()
@@ -89,7 +89,7 @@ def plot(setup, maes, gains, detail, crossing):
     fine = torch.linspace(0, 1, 201)
     right.plot(fine, detail / (detail + fine.square() / 12), "--", color="grey",
                label=f"d / (d + A²/12), d = {detail:.4f}")
-    right.plot(AMPLITUDES, gains, "^", color="C2", label="learned a")  # C2: as on the left, the third color
+    right.plot(AMPLITUDES, gains, "^", color="C2", label="learned a")  # C2: as on the left, the third colour
     right.set(xlabel="noise amplitude A", ylabel="gain a of the skip connection", xlim=(0, None), ylim=(0, 1))
     right.legend()
     common.save_figure(setup, figure, "how_much_skip.png")

@@ -1,14 +1,14 @@
 """3.1 a, why: what does each of the template's bugs do to training, and what does each addition to it bring?
 
-The template is completed in the plainest way: Adam, a constant learning rate of 1e-3, cross-entropy. It is trained with
+The template is completed in the simplest way: Adam, a constant learning rate of 1e-3, cross-entropy. It is trained with
 both bugs, with each one, and with neither; then with the one-cycle schedule (of learning rate and momentum) and with
 label smoothing, which makes it 3.1 a. Five epochs, a third of the sheet's; three seeds.
 
-Without zero_grad the network is as good as guessing: 11.01 ± 0.59 % after five epochs, with both bugs 10.22 ± 0.10 %. One
-of the three seeds reaches 70.93 % after the first epoch and loses it again. Without the third ReLU it is 98.89 ± 0.17 %,
-with both bugs fixed 98.87 ± 0.20 %: validation does not reveal this bug. Training does, a little, 99.38 ± 0.03 % against
-99.60 ± 0.05 %: the network can represent less. With the one-cycle schedule it is 99.14 ± 0.04 %, with label smoothing as
-well 99.30 ± 0.04 %.
+Without zero_grad the network is no better than guessing: 11.01 ± 0.59 % after five epochs, with both bugs
+10.22 ± 0.10 %. One of the three seeds reaches 70.93 % after the first epoch and loses it again. Without the third ReLU
+it is 98.89 ± 0.17 %, with both bugs fixed 98.87 ± 0.20 %: validation does not reveal this bug. Training does, a little,
+99.38 ± 0.03 % against 99.60 ± 0.05 %: the network can represent less. With the one-cycle schedule it is 99.14 ± 0.04 %,
+with label smoothing as well 99.30 ± 0.04 %.
 """
 
 import sys
@@ -36,7 +36,7 @@ class WithoutThirdReLU(ConvNet):
 class NeverZeroed(torch.optim.Adam):
     """Bug 2: Adam without `zero_grad`, so that every gradient is added to the sum of all before it.
 
-    The sum is part of the optimizer's state: an interrupted training would start it anew.
+    The sum is part of the optimizer's state: otherwise, a resumed run would start it anew.
     """
 
     def zero_grad(self, set_to_none=True):

@@ -1,10 +1,11 @@
-"""3.2 b, why: what does a pixel tell alone, and what limits the denoiser: the bottleneck, the noise or the network?
+"""3.2 b, why: what does a single pixel tell, and what limits the denoiser: the bottleneck, the noise or the network?
 
-Not the bottleneck: trained without noise, the listed network has an MAE of 0.0089 and returns stripes, straps and soles.
-Not the noise alone: the U-Net has an MAE of 0.0329 on the same noisy images, the listed network with the same loss 0.0478
-(by equation (2): 0.0499). That leaves the network, which does not find all of the texture in the noise; whether it lacks
-size, depth or a path at full resolution was not measured. All are the networks of 3.2 b, seed 0, from checkpoints/.
-Simple estimates: the best guess from one pixel (`single_pixel_median`) has an MAE of 0.1220, a mean of 3x3 pixels 0.1166.
+Not the bottleneck: trained without noise, the listed network has an MAE of 0.0089 and returns stripes, straps and
+soles. Not the noise alone: the U-Net has an MAE of 0.0329 on the same noisy images, the listed network with the same
+loss 0.0478 (by equation (2): 0.0499). That leaves the network, which does not find all of the texture in the noise;
+whether it lacks size, depth or a path at full resolution was not measured. All are the networks of 3.2 b, seed 0, from
+checkpoints/. Simple estimates: the best guess from one pixel (`single_pixel_median`) has an MAE of 0.1220, a mean of
+3x3 pixels 0.1166.
 """
 
 import sys
@@ -29,7 +30,10 @@ CHECKPOINTS = {"L2, equation (2)": (EncoderDecoder, "task_3_2_b.pt"),
 
 
 def load_denoiser(network, name):
-    """A trained network from checkpoints/, in eval mode, and the history of its training."""
+    """Load weights from checkpoints/ into a network; returns it in eval mode and the history of its training.
+
+    Raises UserError if the file is missing or damaged or holds another network.
+    """
     path = common.ROOT / "checkpoints" / name
     state = common.load_checkpoint(path)
     common.load_weights(network, state, path)
@@ -39,8 +43,9 @@ def load_denoiser(network, name):
 def single_pixel_median(noisy, images):
     """The guess of a clean pixel from its noisy value alone that has the smallest MAE: its conditional median.
 
-    Noise uniform on (0, 1) bounds the clean value to [X - 1, X] and makes no value in there likelier than another: so
-    the median of those training pixels whose value lies in there. noisy: float32, images: uint8, any shapes.
+    Given X, noise uniform on (0, 1) restricts the clean value to [X - 1, X] and is equally likely for all values there: so
+    it is the median of all training pixels in that interval. noisy: float32 in [0, 2), images: uint8, any shapes; returns
+    float32 in [0, 1], of the shape of noisy.
     """
     below = F.pad(torch.bincount(images.flatten().int(), minlength=256).cumsum(0).double(), (1, 0))  # below[v]: < v
     first = ((noisy - 1) * 255).ceil().clamp(0, 255).long()

@@ -3,9 +3,9 @@
 The trained networks of 3.2 b and c (seed 0, from checkpoints/) on validation images:
 - The MSE is split into the variance over repeated noise draws of the same image and the squared bias of their mean, on
   the background (clean pixels that are 0) and on the garment.
-- The singular values of the Jacobian ∂output/∂X tell how strongly small changes of the input get through, in each of its
-  784 directions: for π, X + π(X), the π inside the latter, and the weights written down as -X, all of whose are 1. If
-  the network were linear, their mean square times 1/12, the variance of the noise, would be the variance of the output.
+- The singular values of the Jacobian ∂output/∂X tell how strongly small changes of the input get through, in each of
+  its 784 directions: for π, X + π(X), the π inside the latter, and the hand-made -X, where all are 1. If the network
+  were linear, their mean square times 1/12, the variance of the noise, would be the variance of the output.
 
 With the skip connection the variance is three times as large (0.01095 against 0.00363) and the squared bias about the
 same (0.00511 against 0.00452). Most of the additional error is noise left in the background: there the MAE is 0.0835
@@ -37,7 +37,7 @@ JACOBIANS = 20  # images over which singular values are averaged
 def split_errors(network, clean):
     """Variance over noise draws, squared bias and MAE, each a [3]: all pixels, background, garment.
 
-    The mean over K draws still holds 1/K of the variance: it is moved from the squared bias to where it belongs.
+    The squared error of the mean over K draws still holds variance / K, which is subtracted from the squared bias.
     clean: [N, 1, 28, 28]; background: the pixels that are 0 there.
     """
     generator = torch.Generator().manual_seed(task_3_2_b.VALIDATION_NOISE)
@@ -81,7 +81,7 @@ def main():
         axes.plot(range(1, 785), values, style, label=label)
         lines.append(f"∂output/∂X, {label}: {(values > 0.5).sum()} of 784 singular values above 0.5,"
                      f" {(values > 0.01).sum()} above 0.01; their mean square / 12 is {per_image.square().mean() / 12:.5f}")
-    axes.set(xlabel="number of the singular value", ylabel="singular value of ∂output/∂X")
+    axes.set(xlabel="index of the singular value", ylabel="singular value of ∂output/∂X")
     axes.legend()
     common.save_figure(setup, figure, "what_the_skip_lets_through.png")
     worst = float((noisy + written_down(noisy)).abs().max().detach())

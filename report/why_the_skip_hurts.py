@@ -1,23 +1,24 @@
 """3.2 c, why: can the listed network with the skip connection represent the answer, and can it learn it?
 
-X + π(X) is clean if π(X) is minus the noise: 784 numbers of which none can be guessed from the others, through a
-bottleneck of 7 x 7 x 16 = 784. Three explanations for its larger error:
-- *It cannot be represented.* Weights with π(X) = -X exactly can be written down (`write_identity`): all the noise fits
+X + π(X) is clean if π(X) is minus the noise: 784 independent numbers, through a bottleneck of 7 x 7 x 16 = 784. Three
+explanations for its larger error:
+- *It cannot be represented.* Weights with exactly π(X) = -X can be made by hand (`write_identity`): all the noise fits
   through, and so does the garment; the sum is black. Does a network that starts near them reach a small error?
 - *It is hard to learn.* Other starts, activations, learning rates, three times the epochs; the same network on black
   images, where there is nothing but noise to reproduce (the best constant has an MAE of 1/4).
-- *There is too little room.* Twice and four times the channels in every layer, without and with the skip connection.
-And does it depend on how the networks are trained? The L1 loss; the template's L1 loss, batches of 300 and constant 1e-3.
+- *It lacks capacity.* Twice and four times the channels in every layer, without and with the skip connection.
+And does it depend on how the networks are trained? The L1 loss; the template's L1 loss, batches of 300 and constant
+1e-3.
 
 It can be represented better than it is learned. Started near -X, X + π(X) ends at a validation MAE of 0.0580 ± 0.0009,
 from the usual random start at 0.1011 ± 0.0042, without the skip connection at 0.0522 ± 0.0009. It is -X that helps, not
-any well-conditioned start: from random orthogonal weights it ends at 0.1214 ± 0.0081; and π without the skip connection,
-started near X, hardly gains, 0.0514 ± 0.0003. LeakyReLU (0.0880) and three times the epochs (0.0946) help a little; twice
-the learning rate changes nothing beyond its spread (0.1051 ± 0.0139), a fifth of it is worse (0.1210).
-One channel of the bottleneck is dead in each of the three usual runs, and with it 49 of the 784 numbers. That is not the
-whole reason: of the three runs from orthogonal weights, two have no dead channel.
-Twice the channels close most of the gap: 0.0650 with and 0.0460 without the skip connection. On black images 16 channels
-end at 0.0804 ± 0.0100 and 32 at 0.0040 ± 0.0002. Ten epochs unless the table says otherwise, three seeds.
+any well-conditioned start: from random orthogonal weights it ends at 0.1214 ± 0.0081; and π without the skip
+connection, started near X, hardly gains, 0.0514 ± 0.0003. LeakyReLU (0.0880) and three times the epochs (0.0946) help a
+little; twice the learning rate changes nothing beyond its spread (0.1051 ± 0.0139), a fifth of it is worse (0.1210).
+One channel of the bottleneck is dead in each of the three usual runs, and with it 49 of the 784 numbers. That is not
+the whole reason: of the three runs from orthogonal weights, two have no dead channel. Twice the channels close most of
+the gap: 0.0650 with and 0.0460 without the skip connection. On black images 16 channels end at 0.0804 ± 0.0100 and 32
+at 0.0040 ± 0.0002. Ten epochs unless the table says otherwise, three seeds.
 """
 
 import sys
@@ -88,7 +89,7 @@ class OrthogonalSkipConnection(SkipConnection):
 
 
 class LeakySkipConnection(SkipConnection):
-    """X + π(X) with LeakyReLU, which no unit can die of, instead of ReLU."""
+    """X + π(X) with LeakyReLU, with which no unit can die, instead of ReLU."""
 
     def __init__(self):
         super().__init__()
