@@ -118,8 +118,7 @@ GARMENTS = {
     **{f"{label} skip, {name}": replace(settings, **change)
        for name, change in (("L1 loss", L1), ("as in the template", TEMPLATE))
        for label, settings in (("without", WITHOUT), ("with", WITH))}}
-BLACK = {f"black images, {channels} channels": replace(WITH, options={"channels": channels})
-         for channels in (16, 32, 64)}
+BLACK = {f"black images, {channels} channels": replace(WITH, options={"channels": channels}) for channels in (16, 32)}
 
 
 @torch.no_grad()
