@@ -211,14 +211,14 @@ def test_file_is_put_in_place_by_a_rename(tmp_path, monkeypatch):
     lambda path: torch.save([1, 2], path), lambda path: path.mkdir(), lambda path: None))
 def test_what_is_no_checkpoint_is_refused(tmp_path, write):
     write(tmp_path / "net.pt")
-    with pytest.raises(UserError, match="no checkpoint|cannot read"):
+    with pytest.raises(UserError, match="not a checkpoint|cannot read"):
         common.load_checkpoint(tmp_path / "net.pt")
 
 
 def test_truncated_checkpoint_is_refused(fit):
     path = fit().checkpoint
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="no checkpoint"):
+    with pytest.raises(UserError, match="not a checkpoint"):
         common.load_checkpoint(path)
 
 
