@@ -741,8 +741,8 @@ def display_path(path):
 def speed_up():
     """Two settings that make training on a CPU faster; call it before the first computation.
 
-    Adam's second moments decay into denormal numbers, which a CPU computes slowly: they are flushed to zero. glibc keeps freed
-    blocks of up to 32 MB, the most it allows, instead of returning them: 13 to 25 % off a training step of 3.1 a.
+    Adam's second moments decay into denormal numbers, which a CPU computes slowly: they are flushed to zero. glibc keeps
+    freed blocks of up to 32 MB, the most it allows, instead of returning them: 13 to 25 % off a training step of 3.1 a.
     """
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":

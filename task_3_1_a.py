@@ -105,7 +105,8 @@ def main():
     for name in runs:
         common.publish(setup, runs[name][0], "task_3_1_a.pt" if name == "plain" else f"task_3_1_a_{name}.pt")
     lines = [f"{name}: validation accuracy after epoch {setup.networks[name].epochs}:"
-             f" {common.mean_std(common.final(runs[name], 'accuracy'))} % on {len(validation[0])} images" for name in runs]
+             f" {common.mean_std(common.final(seeds, 'accuracy'))} % on {len(validation[0])} images"
+             for name, seeds in runs.items()]
     common.report(setup, [*lines, "state of the art: 99.91 %, an ensemble (An et al. 2020, arXiv:2008.10400)"], runs)
 
 

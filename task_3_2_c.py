@@ -16,11 +16,11 @@ an MAE of 0.0580 instead of 0.1011, and other starts, LeakyReLU, other rates or 
 that. With twice the channels, most of the gap is closed: 0.0650 with and 0.0460 without the skip connection. It does
 not depend on the loss: trained with the L1 loss, 0.1064 and 0.0499.
 
-The possible benefits of a skip connection: only the residual, output minus input, has to be learned; detail bypasses the
-bottleneck; in a deep network, gradients have a direct path (not here, where it bypasses all weights at once). It pays
-off when the residual is small (`report/how_much_skip.py`, ten epochs, three seeds): with noise on (0, A), X + π(X) is
-better below A = 0.16 in terms of the MAE and below A = 0.25 in terms of equation (2), and a X + π(X) with a learned a
-takes 0.043 of X at the sheet's A = 1. What stays open: why training from a random start does not find what can be
+The possible benefits of a skip connection: only the residual, output minus input, has to be learned; detail bypasses
+the bottleneck; in a deep network, gradients have a direct path (not here, where it bypasses all weights at once). It
+pays off when the residual is small (`report/how_much_skip.py`, ten epochs, three seeds): with noise on (0, A), X + π(X)
+is better below A = 0.16 in terms of the MAE and below A = 0.25 in terms of equation (2), and a X + π(X) with a learned
+a takes 0.043 of X at the sheet's A = 1. What stays open: why training from a random start does not find what can be
 represented.
 """
 

@@ -77,7 +77,7 @@ def main():
     rows = [("validation accuracy in %", *(f"epoch {epoch}" for epoch in shown), f"training, epoch {epochs}")]
     for name, seeds in runs.items():
         validated = [[run.history[epoch - 1]["validation"]["accuracy"] for run in seeds] for epoch in shown]
-        rows.append((name, *map(common.mean_std, validated), common.mean_std(common.final(seeds, "accuracy", "training"))))
+        rows.append((name, *map(common.mean_std, [*validated, common.final(seeds, "accuracy", "training")])))
     first = ", ".join(f"{run.history[0]['validation']['accuracy']:.2f}" for run in runs["bug 2, no zero_grad"])
     common.report(setup, [f"validation on {len(validation[0])} images; training: a mean over the epoch",
                           *common.table(*rows),

@@ -43,9 +43,9 @@ def load_denoiser(network, name):
 def single_pixel_median(noisy, images):
     """The guess of a clean pixel from its noisy value alone that has the smallest MAE: its conditional median.
 
-    Given X, noise uniform on (0, 1) restricts the clean value to [X - 1, X] and is equally likely for all values there: so
-    it is the median of all training pixels in that interval. noisy: float32 in [0, 2), images: uint8, any shapes; returns
-    float32 in [0, 1], of the shape of noisy.
+    Given X, noise uniform on (0, 1) restricts the clean value to [X - 1, X] and is equally likely for all values there:
+    so it is the median of all training pixels in that interval. noisy: float32 in [0, 2), images: uint8, any shapes;
+    returns float32 in [0, 1], of the shape of noisy.
     """
     below = F.pad(torch.bincount(images.flatten().int(), minlength=256).cumsum(0).double(), (1, 0))  # below[v]: < v
     first = ((noisy - 1) * 255).ceil().clamp(0, 255).long()

@@ -80,7 +80,8 @@ def main():
         values = per_image.mean(dim=0)
         axes.plot(range(1, 785), values, style, label=label)
         lines.append(f"∂output/∂X, {label}: {(values > 0.5).sum()} of 784 singular values above 0.5,"
-                     f" {(values > 0.01).sum()} above 0.01; their mean square / 12 is {per_image.square().mean() / 12:.5f}")
+                     f" {(values > 0.01).sum()} above 0.01;"
+                     f" their mean square / 12 is {per_image.square().mean() / 12:.5f}")
     axes.set(xlabel="index of the singular value", ylabel="singular value of ∂output/∂X")
     axes.legend()
     common.save_figure(setup, figure, "what_the_skip_lets_through.png")

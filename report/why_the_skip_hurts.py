@@ -17,8 +17,8 @@ connection, started near X, hardly gains, 0.0514 ± 0.0003. LeakyReLU (0.0880) a
 little; twice the learning rate changes nothing beyond its spread (0.1051 ± 0.0139), a fifth of it is worse (0.1210).
 One channel of the bottleneck is dead in each of the three usual runs, and with it 49 of the 784 numbers. That is not
 the whole reason: of the three runs from orthogonal weights, two have no dead channel.
-Twice the channels close most of the gap, 0.0650 with and 0.0460 without the skip connection, and four times the channels
-more of it, 0.0545 and 0.0421. On black images 16 channels end at 0.0804 ± 0.0100 and 32 at 0.0040 ± 0.0002.
+Twice the channels close most of the gap, 0.0650 with and 0.0460 without the skip connection, and four times the
+channels more of it, 0.0545 and 0.0421. On black images 16 channels end at 0.0804 ± 0.0100 and 32 at 0.0040 ± 0.0002.
 It does not depend on the loss or the schedule: 0.1064 with and 0.0499 without the skip connection when trained with the
 L1 loss, 0.1393 and 0.0583 as in the template. Ten epochs unless the table says otherwise, three seeds.
 """
@@ -125,7 +125,7 @@ BLACK = {f"black images, {channels} channels": replace(WITH, options={"channels"
 
 @torch.no_grad()
 def dead_channels(network, images):
-    """How many channels of an EncoderDecoder's bottleneck are zero everywhere for all of these images, [N, 1, 28, 28]."""
+    """How many channels of an EncoderDecoder's bottleneck are zero everywhere for all images [N, 1, 28, 28]."""
     features = network.encoder(images)
     return int((features.amax(dim=(0, 2, 3)) <= 0).sum())
 
