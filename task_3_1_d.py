@@ -134,7 +134,6 @@ def main():
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="the trained classifier")
     parser.add_argument("--invert", action="store_true", help="for dark clothes photographed on white")
     args = parser.parse_args()
-    own = not args.images and args.checkpoint == CHECKPOINT and not args.invert
     paths = args.images or SAMPLES
     if not args.images and not all(path.exists() for path in SAMPLES):
         make_samples(args.data_dir)
@@ -142,6 +141,7 @@ def main():
     images, notes = zip(*(read_image(path, args.invert) for path in tqdm(paths, leave=False, disable=None)))
     images, network = torch.stack(images), load_classifier(args.checkpoint)
     probabilities, classes = predict(images, network).topk(2)
+    own = not args.images and args.checkpoint == CHECKPOINT and not args.invert
     setup = common.setup(args, own=own)
 
     lines, titles = ["file\tlabel\tprobability\trunner-up\tprobability\tnote"], []

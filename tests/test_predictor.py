@@ -97,6 +97,7 @@ def test_the_ten_images_are_the_sheets(real_data, tmp_path, monkeypatch):
 def test_the_morph_runs_from_one_image_to_the_other():
     first, last = torch.zeros(1, 28, 28, dtype=torch.uint8), torch.full((1, 28, 28), 90, dtype=torch.uint8)
     assert task_3_1_d.morph_images(first, last, 10)[:, 0, 0, 0].tolist() == list(range(0, 91, 10))
+    assert task_3_1_d.morph_images(first, first + 1, 4)[:, 0, 0, 0].tolist() == [0, 0, 1, 1]  # rounded, not cut off
 
 
 def test_the_label_flips_once_along_the_morph_of_the_ten_images(script, real_data):
