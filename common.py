@@ -1,5 +1,4 @@
-"""What the tasks of exercise 3 share, in the order in which a run uses it: data, networks, training, checkpoints,
-results and figures, command line.
+"""What the tasks of exercise 3 share: data, networks, training, checkpoints, results and figures, command line.
 """
 
 import argparse
@@ -29,7 +28,6 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent
-STARTED = time.perf_counter()
 
 
 class UserError(Exception):
@@ -41,7 +39,7 @@ class UserError(Exception):
 FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
-MD5 = {  # of the four published files, uncompressed, in this order: results on any other data are never recorded
+MD5 = {  # of the four published files, in the order of raw_files: results on any other data are never recorded
     "MNIST": "017998840fb0ba3336e2cca627621f8d", "FashionMNIST": "7fb138cd6dc7fb99e48ca6a5a22923b2"}
 
 
@@ -71,7 +69,7 @@ def load(name, train, data_dir):
         assert labels.ndim == 1 and 0 <= labels.min() and labels.max() <= 9, "labels are not 0 to 9"
         return images, labels
     except Exception as error:  # a download or a damaged file can fail in any way
-        if files[0].exists():
+        if all(file.exists() for file in files):
             raise UserError(f"{name} in {data_dir} is damaged ({str(error) or repr(error)}):"
                             f" delete {Path(data_dir) / name} and run again") from None
         raise UserError(f"{name} is not in {data_dir} and cannot be downloaded: put its files into {files[0].parent},"
@@ -97,10 +95,10 @@ def load_split(name, setup):
 
 
 def is_published(name, data_dir):
-    """Whether all four files of a data set are, byte for byte, the published ones."""
-    files = raw_files(name, data_dir)
-    return all(file.is_file() for file in files) and hashlib.md5(
-        b"".join(file.read_bytes() for file in files)).hexdigest() == MD5[name]
+    """Whether a data set, downloaded first if it is not there, is byte for byte the published one."""
+    load(name, True, data_dir)
+    content = b"".join(file.read_bytes() for file in raw_files(name, data_dir))
+    return hashlib.md5(content).hexdigest() == MD5[name]
 
 
 class LabelledImages(Dataset):
@@ -150,7 +148,7 @@ class FashionNet(nn.Module):
     """The improved classifier (3.1 c): images [B, 1, 28, 28] to logits [B, 10].
 
     Groups of convolutions, the first of each followed by 2x2 max-pooling; global max-pooling and one linear layer.
-    The arguments are what the ablation switches off.
+    The arguments are what `report/what_each_change_brings.py` varies.
     """
 
     def __init__(self, widths=(80, 160, 320), convolutions=2, batch_norm=True, activation="GELU"):
@@ -175,9 +173,9 @@ class FashionNet(nn.Module):
 class EncoderDecoder(nn.Module):
     """The sheet's denoiser (3.2 b): noisy images [B, 1, 28, 28] to denoised images [B, 1, 28, 28].
 
-    As listed, except in two places where the list does not return an image of the input's shape: `output_padding=1`
-    lets the transposed convolutions double the size (7 -> 14 -> 28; without it 7 -> 13 -> 25), and the last layer has
-    the image's one channel instead of 16 filters.
+    As listed, except in two places where the listed layers would not return an image of the input's shape:
+    `output_padding=1` lets the transposed convolutions double the size (7 -> 14 -> 28; without it 7 -> 13 -> 25), and
+    the last layer has the image's one channel instead of 16 filters.
     """
 
     def __init__(self, channels=16):
@@ -207,7 +205,7 @@ class Settings:
     """How a network is trained; --resume continues only a run whose settings are identical, field by field."""
 
     network: Callable  # the network's class
-    loss: Callable  # of (outputs, targets), a batch's mean
+    loss: Callable  # (outputs, targets) to the batch's mean
     epochs: int  # passes over the training images
     batch_size: int  # images per step
     lr: float  # learning rate; with a one-cycle schedule its peak
@@ -229,7 +227,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Setup:
-    """Where and how a script computes, settled once by `setup`."""
+    """Where and how a script computes, decided once by `setup`."""
 
     device: torch.device
     precision: str  # "fp32" or "bf16"
@@ -301,13 +299,12 @@ def train_epoch(network, loader, functions, optimizer, scheduler, setup):
         targets = targets.to(setup.device, non_blocking=True)
         optimizer.zero_grad()  # the template forgets this: bug 2
         outputs = forward(network, images, setup)
-        loss = functions["loss"](outputs, targets)
-        loss.backward()
+        values = {name: function(outputs, targets) for name, function in functions.items()}
+        values["loss"].backward()
         optimizer.step()
         scheduler.step()
         count += len(images)
-        for name, function in functions.items():
-            value = loss if name == "loss" else function(outputs.detach(), targets)
+        for name, value in values.items():
             totals[name] += value.detach() * len(images)  # stays on the device: reading it would wait
     return {name: float(total) / count for name, total in totals.items()}
 
@@ -329,7 +326,8 @@ def fit(name, data, metrics, setup, seed, on_epoch_end=None):
     loader = batches(train_set, settings.batch_size, shuffle=True)
     optimizer, scheduler = make_optimizer(network, settings, len(loader))
     history = resume(folder / "checkpoint.pt", network, optimizer, scheduler)
-    writers = open_writers(folder, network, train_set[:1][0], len(history), setup)
+    example, _ = train_set[:1]
+    writers = open_writers(folder, network, example, len(history), setup)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         start = time.perf_counter()
         torch.manual_seed(1000 * seed + epoch)  # each epoch of each seed has random numbers of its own
@@ -348,12 +346,12 @@ def fit(name, data, metrics, setup, seed, on_epoch_end=None):
         save_checkpoint(folder / "checkpoint.pt", state)
     for writer in writers.values():
         writer.close()
-    outputs, _ = evaluate(network, validation_set, setup)
+    outputs, _ = evaluate(network, validation_set, setup)  # again: a finished one, resumed, has trained no epoch
     return Run(network, outputs, history, folder / "checkpoint.pt")
 
 
 def open_writers(folder, network, images, epochs_done, setup):
-    """TensorBoard writers for training and validation, whose equal tags share a chart; the first draws the network.
+    """TensorBoard writers for training and validation, whose equal tags share a chart; the first has the graph too.
 
     An earlier process may have logged an epoch without saving its state: purge_step drops those points.
     """
@@ -482,9 +480,8 @@ def mean_std(values, digits=2):
 
 def table(*rows):
     """The lines of a table of texts, its columns as wide as needed, the first aligned to the left, the others right."""
-    first, *others = [max(len(text) for text in column) + 2 for column in zip(*rows)]
-    return [label.ljust(first) + "".join(text.rjust(width) for text, width in zip(texts, others))
-            for label, *texts in rows]
+    first, *others = [max(map(len, column)) + 2 for column in zip(*rows)]
+    return [label.ljust(first) + "".join(map(str.rjust, texts, others)) for label, *texts in rows]
 
 
 def final(runs, metric, kind="validation"):
@@ -498,7 +495,7 @@ def minutes(runs):
 
 
 def make_figure(width, height, **options):
-    """A matplotlib figure, its size in inches as on the page, and its axes; options: as for `subplots`."""
+    """A matplotlib figure of this size in inches, as on the page, and its axes; options: as for `subplots`."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -522,15 +519,15 @@ def save_figure(setup, figure, name):
     print(f"wrote {display_path(folders[-1] / name)}")
 
 
-def plot_curves(setup, name, runs, metric, label, transform=lambda value: value, scale="linear"):
+def plot_curves(setup, name, trained, metric, label, transform=lambda value: value, scale="linear"):
     """Draw a metric after each epoch, training beside validation: the mean over the seeds and their range.
 
-    runs: {legend entry: [Run per seed]}; label: of the y axis; transform: of each value; scale: "linear" or "log".
+    trained: {legend entry: [Run per seed]}; label: of the y axis; transform: of each value; scale: "linear" or "log".
     """
     figure, panels = make_figure(6.3, 2.8, ncols=2, sharex=True, sharey=True)
     for axes, kind in zip(panels, ("training", "validation")):
-        for entry, seeds in runs.items():
-            values = torch.tensor([[transform(row[kind][metric]) for row in run.history] for run in seeds])
+        for entry, runs in trained.items():
+            values = torch.tensor([[transform(row[kind][metric]) for row in run.history] for run in runs])
             epochs = range(1, values.shape[1] + 1)
             line, = axes.plot(epochs, values.mean(dim=0), label=entry)
             axes.fill_between(epochs, values.amin(dim=0), values.amax(dim=0), color=line.get_color(), alpha=0.2,
@@ -538,7 +535,7 @@ def plot_curves(setup, name, runs, metric, label, transform=lambda value: value,
         axes.set(title=kind, xlabel="epoch", yscale=scale)
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0].set_ylabel(label)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)  # below, it hides no curve
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)  # hides no curve
     save_figure(setup, figure, name)
 
 
@@ -558,7 +555,7 @@ def plot_images(setup, name, columns, rows):
 
 
 def publish(setup, run, name):
-    """Copy a run's weights to checkpoints/NAME, where others look for them, and to --checkpoint-dir if given."""
+    """Copy a run's weights to checkpoints/NAME, where other scripts find them, and to --checkpoint-dir if given."""
     folders = [setup.args.checkpoint_dir] if setup.args.checkpoint_dir else []
     if setup.publishes:
         folders.append(ROOT / "checkpoints")
@@ -570,18 +567,21 @@ def publish(setup, run, name):
               " (not published: other settings, seeds, data or folders than the task's own)")
 
 
-def report(setup, lines, runs=None):
+STARTED = time.perf_counter()
+
+
+def report(setup, lines, trained=None):
     """Print a task's results and, with --record, put them into the trailing comments of its file.
 
-    runs: {name: [Run per seed]}, whose training takes the time that is printed.
+    trained: {name: [Run per seed]}; the time printed is that of their training, or without them the script's.
     """
-    spent = minutes(sum(runs.values(), [])) if runs else (time.perf_counter() - STARTED) / 60
+    spent = minutes(sum(trained.values(), [])) if trained else (time.perf_counter() - STARTED) / 60
     lines = [*lines, f"({device_name(setup.device)}, {setup.precision}, torch {torch.__version__}, {spent:.1f} minutes)"]
     print("", *lines, "", sep="\n")
     if setup.args.record:
         record(Path(sys.argv[0]).resolve(), sys.argv[1:], lines)
         print(f"recorded in {display_path(sys.argv[0])}")
-    if runs:
+    if trained:
         print(f'look at the curves: tensorboard --logdir "{display_path(setup.folder)}"')
     replace_file(setup.folder / "results.txt", "\n".join(lines).encode())  # from now on, the run is finished
 
@@ -635,7 +635,6 @@ def make_parser(doc, data=True, training=False):
     """The shared command line; doc: the script's docstring; data: whether it reads data; training: whether it trains."""
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0].replace("%", "%%"), allow_abbrev=False)
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message} (--help lists the options)\n")
-    parser.set_defaults(device="cpu", precision="fp32", seed=[0], resume=False)  # where a script has no such option
     add = parser.add_argument
     if data:
         add("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or ROOT / "data"),
@@ -655,19 +654,22 @@ def make_parser(doc, data=True, training=False):
         add("--holdout", action="store_true",
             help="train on the first 50,000 training images, validate on the last 10,000, never open the test set")
         add("--resume", action="store_true", help="continue the newest interrupted run of these settings")
+    else:
+        parser.set_defaults(device="cpu", precision="fp32", seed=[0], resume=False)
     add("--log-dir", type=Path, default=ROOT / "runs", help="where each run gets a folder (default: %(default)s)")
     add("--record", action="store_true", help="write the results into this file's trailing comments")
     return parser
 
 
 def setup(args, networks=None, data=None, own=True):
-    """Settle device, precision, settings and the run's folder before training.
+    """Decide device, precision, settings and the run's folder before training.
 
     networks: {name: Settings}, as the task has them; the command line replaces some of their fields.
-    data: the data set that the task reads; own: whether the script's own options keep to what it publishes.
+    data: the data set that the task reads; own: False if the script's own options ask for more than it publishes.
     A run of the task's own settings on the published data, with --seed 0 or 0 1 2 and the default --log-dir,
     publishes its weights and pictures; any other leaves published files alone.
-    Raises UserError for a device that is not there, seeds that repeat, and --record where a result would not count.
+    Raises UserError if the device is not there, a seed repeats, the data cannot be read, or --record is given for a
+    result that would not count.
     """
     device, precision = choose_device(args)
     if len(set(args.seed)) < len(args.seed):
@@ -705,8 +707,9 @@ def has_fast_bf16(device):
     """Whether a device has instructions for bfloat16, so that it is faster than fp32; unknown for MPS and XPU."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
+    if device.type != "cpu":
+        return False
+    return any(torch.cpu.get_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def run_folder(parent, description, resuming):
@@ -773,6 +776,8 @@ def run_script(main):
         message, status = str(error), 2
     except OSError as error:  # full disk, folder not writable, …
         message, status = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part), 2
+    except torch.OutOfMemoryError:
+        message, status = "not enough memory on the device: give a smaller --batch-size", 2
     except KeyboardInterrupt as stop:
         message = "; ".join(["interrupted", *getattr(stop, "__notes__", [])])
         status = 128 + (stop.args[0] if stop.args else signal.SIGINT)

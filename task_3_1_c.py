@@ -23,19 +23,19 @@ from task_3_1_a import SETTINGS as SHEET, random_affine, smoothed_cross_entropy,
 def random_clothes(images):
     """Horizontal flip with probability 0.5, shift by up to a pixel, random erasing with probability 0.5.
 
-    Clothes have no left and right; an erased rectangle makes the network look at more than one part of them
-    (Zhong et al. 2017, arXiv:1708.04896). images: float32 [B, 1, 28, 28], any range; returns the same.
+    Clothes have no left and right; an erased rectangle, of up to 11 x 11 pixels, makes the network look at more than
+    one part of them (Zhong et al. 2017, arXiv:1708.04896). images: float32 [B, 1, 28, 28], any range; returns the same
+    shape.
     """
     count, size = len(images), images.shape[-1]
     images = random_affine(images, shift=1, flip=True)
     sides = torch.randint(2, 12, (2, count, 1))
     centres = torch.randint(0, size, (2, count, 1))
-    rows, columns = (torch.arange(size) - centres).abs() * 2 < sides  # which ones the rectangle covers, [B, 28] each
+    rows, columns = (torch.arange(size) - centres).abs() * 2 < sides  # [B, 28] each: 1, 3, 5, … 11 around the centre
     erased = torch.rand(count, 1, 1) < 0.5
     return images.masked_fill((rows[:, :, None] & columns[:, None, :] & erased)[:, None], 0)
 
 
-TOPS = [0, 2, 4, 6]  # T-shirt/top, Pullover, Coat and Shirt
 IMPROVED = Settings(
     network=FashionNet,
     loss=smoothed_cross_entropy,
@@ -80,31 +80,32 @@ def main():
     args = common.make_parser(__doc__, training=True).parse_args()
     setup = common.setup(args, NETWORKS, "FashionMNIST")
     training, validation = common.load_split("FashionMNIST", setup)
-    runs = train_classifiers(setup, training, validation)
+    trained = train_classifiers(setup, training, validation)
 
-    common.plot_curves(setup, "task_3_1_c.png", runs, "accuracy", "Fashion-MNIST accuracy in %")
-    predictions = runs["improved"][0].outputs.argmax(dim=1)
+    common.plot_curves(setup, "task_3_1_c.png", trained, "accuracy", "Fashion-MNIST accuracy in %")
+    predictions = trained["improved"][0].outputs.argmax(dim=1)
     labels = validation[1]
     confusion = confusion_matrix(predictions, labels)
     plot_confusion(setup, confusion, "task_3_1_c_confusion.png")
-    for name in runs:
-        common.publish(setup, runs[name][0], "task_3_1_c.pt" if name == "improved" else f"task_3_1_c_{name}.pt")
+    for name in trained:
+        common.publish(setup, trained[name][0], "task_3_1_c.pt" if name == "improved" else f"task_3_1_c_{name}.pt")
 
     rows = [("", "parameters", "minutes", "training", "validation", "gap")]
-    for name, seeds in runs.items():
-        on_training = [training_accuracy(run, training, setup) for run in seeds]
-        on_validation = common.final(seeds, "accuracy")
+    for name, runs in trained.items():
+        on_training = [training_accuracy(run, training, setup) for run in runs]
+        on_validation = common.final(runs, "accuracy")
         gaps = [a - b for a, b in zip(on_training, on_validation)]
-        rows.append((name, f"{common.parameter_count(seeds[0].network):,}", f"{common.minutes(seeds) / len(seeds):.1f}",
+        rows.append((name, f"{common.parameter_count(runs[0].network):,}", f"{common.minutes(runs) / len(runs):.1f}",
                      mean_std(on_training), mean_std(on_validation), mean_std(gaps)))
     recall = 100 * confusion.diag() / confusion.sum(dim=1).clamp(min=1)
-    alike = confusion[TOPS][:, TOPS].fill_diagonal_(0).sum()
+    tops = [FASHION_CLASSES.index(name) for name in ("T-shirt/top", "Pullover", "Coat", "Shirt")]
+    alike = confusion[tops][:, tops].fill_diagonal_(0).sum()
     common.report(setup, [
         f"accuracy in % after epoch {setup.networks['improved'].epochs} on the training images (as they are) and on"
         f" {len(labels)} validation images; minutes per seed", *common.table(*rows),
         f"accuracy of each class in %, improved, seed {setup.seeds[0]}: "
         + ", ".join(f"{name} {value:.1f}" for name, value in zip(FASHION_CLASSES, recall)),
-        f"among T-shirt/top, Pullover, Coat and Shirt: {alike} of its {(predictions != labels).sum()} errors"], runs)
+        f"among T-shirt/top, Pullover, Coat and Shirt: {alike} of its {(predictions != labels).sum()} errors"], trained)
 
 
 if __name__ == "__main__":

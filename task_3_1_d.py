@@ -34,10 +34,10 @@ def make_samples(data_dir):
     """Make the sheet's ten images from the data set; raises UserError without the published one."""
     from PIL import Image
 
-    images, _ = common.load("FashionMNIST", True, data_dir)
     if not common.is_published("FashionMNIST", data_dir):
         raise UserError("the sheet's ten images are made from the published Fashion-MNIST, which is not in "
                         f"{data_dir}: give another --data-dir, or image files of your own")
+    images, _ = common.load("FashionMNIST", True, data_dir)
     for path, morph in zip(SAMPLES, morph_images(images[BAG], images[DRESS], 10)):
         buffer = io.BytesIO()
         Image.fromarray(morph[0].numpy()).save(buffer, "PNG")
@@ -51,7 +51,7 @@ def morph_images(first, last, count):
 
 
 def read_image(path, invert=False):
-    """Read an image file as uint8 [1, 28, 28] and say what had to be converted ("" if nothing).
+    """Read an image file as uint8 [1, 28, 28], and a note of its size and mode unless they are 28x28 L (greyscale).
 
     Transparent pixels become black, as Fashion-MNIST's background; other sizes are scaled to fit and padded with black.
     Raises UserError if the file is missing, is not a readable image or has more than 33 million pixels.
@@ -66,9 +66,9 @@ def read_image(path, invert=False):
             assert image.width * image.height <= 2 ** 25, "it has more than 33 million pixels"
             image = ImageOps.exif_transpose(image)
             found = f"{image.width}x{image.height} {image.mode}"
-            if image.mode.startswith(("I", "F")):  # integers to 65535 or floats to 1: convert() would cut off at 255
-                top = 65535 if image.mode != "F" else 1 if image.getextrema()[1] <= 1 else 255
-                image = image.convert("F").point(lambda value: value * (255 / top) + 0.5).convert("L")
+            if image.mode.startswith(("I", "F")):  # 16-bit integers; floats to 1 or to 255
+                scale = 255 / 65535 if image.mode != "F" else 255 if image.getextrema()[1] <= 1 else 1
+                image = image.convert("F").point(lambda value: value * scale + 0.5).convert("L")
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
             image = image.convert("L")

@@ -8,8 +8,8 @@ Two places of the sheet's list cannot be followed to the letter, see EncoderDeco
 output_padding=1 the output has 25 x 25 pixels, and 16 filters in the last layer give 16 channels, which broadcast
 against the one-channel target without an error: each channel is then trained as a denoiser of its own. Equation (2) is
 the mean over the images of each image's L2 norm. Trained with it, the network is better in MSE and PSNR; trained with
-the L1 loss, in MAE: of the clean values that are compatible with the noisy image, the mean minimises the expected
-squared error, of which equation (2) is the root for each image, and the median the expected absolute error.
+the L1 loss, in MAE. Of all clean values that are compatible with the noisy image, the mean minimises the expected
+squared error, and nearly its root for each image, equation (2); the median minimises the expected absolute error.
 
 TensorBoard's grids show, on training and validation images alike, that the noise is gone, the background black and the
 outline right, and that fine texture is soft or lost. The bottleneck could hold it: trained without noise, the same
@@ -28,7 +28,7 @@ import common
 from common import EncoderDecoder, Settings, mean_std
 from task_3_2_a import NoisyFashionMNIST
 
-VALIDATION_NOISE = 2_000_000_000  # seed of the fixed noise that all networks are validated on; never used for training
+VALIDATION_SEED = 2_000_000_000  # seed of the fixed noise that all networks are validated on; never used for training
 SHOWN = 8  # images in each TensorBoard grid
 
 
@@ -89,8 +89,8 @@ def train_denoisers(setup, training_images, validation_images):
     """
     from torchvision.utils import make_grid  # imported here: it takes seconds
 
-    shown = {"training": (training_images[:SHOWN], VALIDATION_NOISE + 1),
-             "validation": (validation_images[:SHOWN], VALIDATION_NOISE)}
+    shown = {"training": (training_images[:SHOWN], VALIDATION_SEED + 1),
+             "validation": (validation_images[:SHOWN], VALIDATION_SEED)}
 
     def show(settings, writers, network, epoch):
         for kind, (images, noise_seed) in shown.items():
@@ -102,7 +102,7 @@ def train_denoisers(setup, training_images, validation_images):
 
     def make_data(settings):
         return (NoisyFashionMNIST(training_images, amplitude=settings.noise),
-                NoisyFashionMNIST(validation_images, VALIDATION_NOISE, settings.noise))
+                NoisyFashionMNIST(validation_images, VALIDATION_SEED, settings.noise))
 
     return common.fit_all(make_data, {"MAE": common.mean_absolute_error}, setup, show)
 
@@ -122,7 +122,7 @@ def score_table(results, clean):
     return common.table(*rows)
 
 
-def spread_of(errors):
+def best_to_worst(errors):
     """Six images from the best to the worst: their titles and their indices; errors: [N], the images' MAE."""
     order, last = errors.argsort().tolist(), len(errors) - 1
     shares = {"best": 0, "5 %": 0.05, "25 %": 0.25, "median": 0.5, "95 %": 0.95, "worst": 1}
@@ -139,23 +139,23 @@ def main():
     settings = replace(SETTINGS, network=NETWORKS[args.network], loss=LOSSES[args.loss])
     setup = common.setup(args, {"denoiser": settings}, "FashionMNIST")
     (training_images, _), (validation_images, _) = common.load_split("FashionMNIST", setup)
-    runs = train_denoisers(setup, training_images, validation_images)
-    seeds = runs["denoiser"]
+    trained = train_denoisers(setup, training_images, validation_images)
+    runs = trained["denoiser"]
 
-    noisy, clean = NoisyFashionMNIST(validation_images, VALIDATION_NOISE)[:]
-    common.plot_curves(setup, f"{name}.png", runs, "MAE", "MAE")
-    titles, picks = spread_of((seeds[0].outputs - clean).abs().mean(dim=(1, 2, 3)))
+    noisy, clean = NoisyFashionMNIST(validation_images, VALIDATION_SEED)[:]
+    common.plot_curves(setup, f"{name}.png", trained, "MAE", "MAE")
+    titles, picks = best_to_worst((runs[0].outputs - clean).abs().mean(dim=(1, 2, 3)))
     common.plot_images(setup, f"{name}_images.png", titles, {
-        "noisy": (noisy[picks], 0, 2), "output": (seeds[0].outputs[picks], 0, 1), "clean": (clean[picks], 0, 1)})
-    common.publish(setup, seeds[0], f"{name}.pt")
+        "noisy": (noisy[picks], 0, 2), "output": (runs[0].outputs[picks], 0, 1), "clean": (clean[picks], 0, 1)})
+    common.publish(setup, runs[0], f"{name}.pt")
     common.report(setup, [
         f"validation on {len(clean)} images after epoch {setup.networks['denoiser'].epochs}, {args.network} network"
-        f" ({common.parameter_count(seeds[0].network):,} parameters), {args.loss} loss,"
-        f" {common.minutes(seeds) / len(seeds):.1f} minutes per seed",
+        f" ({common.parameter_count(runs[0].network):,} parameters), {args.loss} loss,"
+        f" {common.minutes(runs) / len(runs):.1f} minutes per seed",
         *score_table({"noisy image X": [noisy], "X - 0.5": [noisy - 0.5],
-                      "denoiser": [run.outputs for run in seeds]}, clean),
-        f"MAE on the training images, a mean over the last epoch: {mean_std(common.final(seeds, 'MAE', 'training'), 4)}",
-    ], runs)
+                      "denoiser": [run.outputs for run in runs]}, clean),
+        f"MAE on the training images, a mean over the last epoch: {mean_std(common.final(runs, 'MAE', 'training'), 4)}",
+    ], trained)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 X -> a X + π(X) with one learned scalar a contains both of the sheet's networks: a = 0 and a = 1. All three are trained
 on noise uniform on (0, A). A Wiener filter that passes X with the gain a, against noise of variance A²/12, has
-a = d / (d + A²/12), where d is the energy per pixel of the detail that only the skip connection passes on.
+a = d / (d + A²/12), where d is the energy per pixel of what it is to pass on.
 
 Little, and only when the noise is weak. The learned a falls from 0.971 at A = 0.05 to 0.043 at the sheet's A = 1, where
-it ends at 0.039 or 0.044 if it starts at 0 or 1 instead of 0.5. The Wiener gain with d = 0.00255, fitted, falls alike
-(right panel). It is a fit, not an explanation: what π loses without any noise is 0.00028
+it ends at 0.039 or 0.044 if it starts at 0 or 1 instead of 0.5. The Wiener gain with d = 0.00255, fitted, falls roughly
+like it (right panel). It is a fit, not an explanation: what π loses without any noise is 0.00028
 (`report/what_the_denoiser_keeps.py`), its squared bias at A = 1 is 0.00452 (`report/what_the_skip_lets_through.py`).
 The skip connection (a = 1) pays off when the noise is weak: below A = 0.16 in terms of the MAE, below A = 0.25 in terms
 of equation (2), the loss of all three. Up to A = 0.15 it is the best of the three. From A = 0.2 on, no skip connection
@@ -100,13 +100,13 @@ def main():
     args = common.make_parser(__doc__, training=True).parse_args()
     setup = common.setup(args, NETWORKS, "FashionMNIST")
     (training, _), (validation, _) = common.load_split("FashionMNIST", setup)
-    runs = task_3_2_b.train_denoisers(setup, training, validation)
+    trained = task_3_2_b.train_denoisers(setup, training, validation)
 
     def finals(kind, metric):
-        return [common.final(runs[f"{kind}, A = {amplitude}"], metric) for amplitude in AMPLITUDES]
+        return [common.final(trained[f"{kind}, A = {amplitude}"], metric) for amplitude in AMPLITUDES]
 
     def gains(name):
-        return [run.network.gain.item() for run in runs[name]]
+        return [run.network.gain.item() for run in trained[name]]
 
     learned = [gains(f"learned a, A = {amplitude}") for amplitude in AMPLITUDES]
     lines, crossings = [], {}
@@ -121,12 +121,12 @@ def main():
         crossings[metric] = crossing
     detail = fit_detail(means(learned))
     plot(setup, {kind: means(finals(kind, "MAE")) for kind in KINDS}, means(learned), detail, crossings["MAE"])
-    started = [f"{name}: {mean_std(gains(name), 3)}, MAE {mean_std(common.final(runs[name], 'MAE'), 4)}"
+    started = [f"{name}: {mean_std(gains(name), 3)}, MAE {mean_std(common.final(trained[name], 'MAE'), 4)}"
                for name in (f"learned a from {start}" for start in STARTS)]
     common.report(setup, [
         f"validation after epoch {setup.networks['with skip, A = 1.0'].epochs}, noise uniform on (0, A)", *lines,
         f"at A = {AMPLITUDES[-1]}, " + "; ".join(started),
-        f"Wiener gain d / (d + A²/12) fitted to the learned a: d = {detail:.5f}"], runs)
+        f"Wiener gain d / (d + A²/12) fitted to the learned a: d = {detail:.5f}"], trained)
 
 
 if __name__ == "__main__":

@@ -63,22 +63,22 @@ def main():
     args = common.make_parser(__doc__, training=True).parse_args()
     setup = common.setup(args, NETWORKS, "FashionMNIST")
     training, validation = common.load_split("FashionMNIST", setup)
-    runs = task_3_1_a.train_classifiers(setup, training, validation)
+    trained = task_3_1_a.train_classifiers(setup, training, validation)
 
     rows = [("", "parameters", "loss: training", "validation", "accuracy: training", "validation", "shifted",
              "gain")]
     above = None
-    for name, seeds in runs.items():
-        measured = [measure(run, setup.networks[name].loss, training, validation, setup) for run in seeds]
+    for name, runs in trained.items():
+        measured = [measure(run, setup.networks[name].loss, training, validation, setup) for run in runs]
         losses, accuracies = list(zip(*measured))[:2], list(zip(*measured))[2:]
         difference = "" if above is None else mean_std([b - a for a, b in zip(above, accuracies[1])])
         above = accuracies[1]
-        rows.append((name, f"{common.parameter_count(seeds[0].network):,}", *(mean_std(values, 3) for values in losses),
+        rows.append((name, f"{common.parameter_count(runs[0].network):,}", *(mean_std(values, 3) for values in losses),
                      *(mean_std(values) for values in accuracies), difference))
     common.report(setup, [
         f"loss and accuracy in % after epoch {setup.networks[name].epochs}; validation on {len(validation[0])} training"
         " images that were held out, as they are and shifted by two pixels; gain: in validation accuracy over the"
-        " row above", *common.table(*rows)], runs)
+        " row above", *common.table(*rows)], trained)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def split_errors(network, clean):
     The squared error of the mean over K draws still holds variance / K, which is subtracted from the squared bias.
     clean: [N, 1, 28, 28]; background: the pixels that are 0 there.
     """
-    generator = torch.Generator().manual_seed(task_3_2_b.VALIDATION_NOISE)
+    generator = torch.Generator().manual_seed(task_3_2_b.VALIDATION_SEED)
     outputs = torch.stack([network(clean + torch.rand(clean.shape, generator=generator)) for _ in range(DRAWS)])
     variance = outputs.var(dim=0)
     bias = (outputs.mean(dim=0) - clean).square() - variance / DRAWS
@@ -63,7 +63,7 @@ def main():
     hand_made = EncoderDecoder()
     write_identity(hand_made, -1)
     images, _ = common.load("FashionMNIST", False, args.data_dir)
-    pairs = task_3_2_b.NoisyFashionMNIST(images[:IMAGES], task_3_2_b.VALIDATION_NOISE)
+    pairs = task_3_2_b.NoisyFashionMNIST(images[:IMAGES], task_3_2_b.VALIDATION_SEED)
     noisy, clean = pairs[:]
 
     rows = [("", "all pixels", "background", "garment")]

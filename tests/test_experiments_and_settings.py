@@ -1,6 +1,8 @@
 """The augmentation, the experiments, and what settings and options change."""
 
+import hashlib
 import io
+import shutil
 import sys
 from dataclasses import replace
 
@@ -51,7 +53,7 @@ def test_validation_noise_has_the_law_of_the_training_noise(images):
 
 def test_no_training_draws_the_validation_noise():
     highest = 1000 * 999_999 + 999  # of the highest seed that --seed takes, after the most epochs
-    assert highest < task_3_2_b.VALIDATION_NOISE < 2 ** 63 - 1
+    assert highest < task_3_2_b.VALIDATION_SEED < 2 ** 63 - 1
 
 
 def test_half_of_the_images_are_flipped(images):
@@ -154,7 +156,7 @@ def test_wiener_gains_give_back_their_detail():
 
 
 def test_images_are_shown_from_the_best_to_the_worst():
-    titles, picks = task_3_2_b.spread_of(torch.arange(100.0).flip(0))
+    titles, picks = task_3_2_b.best_to_worst(torch.arange(100.0).flip(0))
     assert picks == [99, 94, 74, 49, 4, 0] and titles[0] == "best\n0.000" and titles[-1] == "worst\n99.000"
 
 
@@ -264,6 +266,13 @@ def test_only_the_tasks_own_run_on_published_data_publishes_and_records(monkeypa
     for options, state in ((("--limit", "9"), {}), (("--holdout",), {}), ((), {"own": False}), ((), {"published": False})):
         with pytest.raises(UserError, match="--record needs"):
             settled("--record", *options, **state)
+
+
+def test_the_published_data_are_recognised_when_they_have_just_been_downloaded(monkeypatch, synthetic, tmp_path):
+    content = b"".join(path.read_bytes() for path in common.raw_files("MNIST", synthetic))
+    monkeypatch.setitem(common.MD5, "MNIST", hashlib.md5(content).hexdigest())
+    monkeypatch.setattr(common, "load", lambda name, train, data_dir: shutil.copytree(synthetic, data_dir))
+    assert common.is_published("MNIST", tmp_path / "data")
 
 
 def test_options_change_their_settings(monkeypatch, tmp_path):

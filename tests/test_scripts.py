@@ -127,12 +127,17 @@ def test_3_2_b_scores_and_pictures(script, tmp_path, options):
         assert [len(events.Images(tag)) for tag in events.Tags()["images"]] == [1]
 
 
-def test_3_2_c_compares_paired_seeds(script):
+def test_3_2_c_compares_paired_seeds_after_the_last_epoch(script):
     process = script("task_3_2_c", "--epochs", 1, "--limit", 60, "--seed", 0, 1)
     assert process.returncode == 0, process.stderr
     maes = [float(text) for text in re.findall(r"^with.*epoch  1/1;.* MAE (\S+); \S+ s$", process.stdout, re.M)]
     mean = (maes[2] + maes[3] - maes[0] - maes[1]) / 2
     assert float(re.search(r"changes the MAE by (\S+) ±", process.stdout)[1]) == pytest.approx(mean, abs=2e-4)
+    process = script("task_3_2_c", "--epochs", 3, "--limit", 60)
+    assert "images after epoch 3\n" in process.stdout, process.stderr
+    header, without = re.findall(r"^validation MAE after epoch +(.*)\nwithout.*  (\S+)$", process.stdout, re.M)[0]
+    assert header.split() == ["1", "2", "3"]
+    assert re.search(r"^without.*epoch  3/3;.* MAE (\S+); \S+ s$", process.stdout, re.M)[1].startswith(without[:5])
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -252,10 +257,13 @@ def test_help(script, name):
     assert process.returncode == 0 and "--record" in process.stdout
 
 
-def test_no_data_and_no_network_is_one_line(script, tmp_path):
+def test_no_data_and_no_network_is_one_line(script, synthetic, tmp_path):
     proxies = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
     process = script("task_3_1_a", data_dir=tmp_path / "none", env=proxies)
     assert_one_line_error(process, "stand_in.py")
+    shutil.copytree(synthetic, tmp_path / "one is missing")
+    (tmp_path / "one is missing" / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
+    assert_one_line_error(script("task_3_1_a", data_dir=tmp_path / "one is missing", env=proxies), "stand_in.py")
 
 
 def test_damaged_data_is_one_line(script, synthetic, tmp_path):

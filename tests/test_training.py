@@ -260,6 +260,16 @@ def test_an_interruption_advises_resume_only_while_training(monkeypatch, capsys,
     assert exit.value.code == status and len(error.splitlines()) == 1 and ("--resume" in error) == bool(note)
 
 
+def test_a_batch_too_large_for_the_memory_is_one_line(monkeypatch, capsys):
+    def main():
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as exit:
+        common.run_script(main)
+    assert exit.value.code == 2 and "--batch-size" in capsys.readouterr().err
+
+
 def test_an_error_in_another_thread_is_not_hidden(monkeypatch):
     seen = []
     monkeypatch.setattr("threading.__excepthook__", seen.append)
