@@ -299,12 +299,13 @@ def train_epoch(network, loader, functions, optimizer, scheduler, setup):
         targets = targets.to(setup.device, non_blocking=True)
         optimizer.zero_grad()  # the template forgets this: bug 2
         outputs = forward(network, images, setup)
-        values = {name: function(outputs, targets) for name, function in functions.items()}
-        values["loss"].backward()
+        loss = functions["loss"](outputs, targets)
+        loss.backward()
         optimizer.step()
         scheduler.step()
         count += len(images)
-        for name, value in values.items():
+        for name, function in functions.items():
+            value = loss if name == "loss" else function(outputs.detach(), targets)
             totals[name] += value.detach() * len(images)  # stays on the device: reading it would wait
     return {name: float(total) / count for name, total in totals.items()}
 

@@ -82,7 +82,8 @@ def main():
     training, validation = common.load_split("FashionMNIST", setup)
     trained = train_classifiers(setup, training, validation)
 
-    common.plot_curves(setup, "task_3_1_c.png", trained, "accuracy", "Fashion-MNIST accuracy in %")
+    common.plot_curves(setup, "task_3_1_c.png", trained, "accuracy", "Fashion-MNIST error in %",
+                       transform=lambda percent: 100 - percent, scale="log")
     predictions = trained["improved"][0].outputs.argmax(dim=1)
     labels = validation[1]
     confusion = confusion_matrix(predictions, labels)
