@@ -1,4 +1,7 @@
-"""What the tasks of exercise 3 share: data, networks, training, checkpoints, results and figures, command line.
+"""What the tasks of exercise 3 share.
+
+The sections *Data*, *Networks* and *Training* are the exercise; *Checkpoints*, *Results and figures* and *Command line*
+are what makes its scripts comfortable and safe to use.
 """
 
 import argparse
@@ -34,6 +37,12 @@ class UserError(Exception):
     """An error that the user can fix: run_script prints its text in one line and exits with status 2."""
 
 
+def require(condition, message="it does not hold what it should"):
+    """Raise UserError unless a condition holds: unlike assert, for what comes from outside."""
+    if not condition:
+        raise UserError(message)
+
+
 # ======================================================= Data =======================================================
 
 FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -64,9 +73,9 @@ def load(name, train, data_dir):
         with lock(data_dir) if missing else contextlib.nullcontext():  # two scripts started together download once
             data = getattr(datasets, name)(data_dir, train=train, download=True)
         images, labels = data.data.unsqueeze(1), data.targets
-        assert len(images) == len(labels) > 0, "as many images as labels are needed"
-        assert images.dtype == torch.uint8 and images.shape[1:] == (1, 28, 28), "the images are not 28x28 bytes"
-        assert labels.ndim == 1 and 0 <= labels.min() and labels.max() <= 9, "labels are not 0 to 9"
+        require(len(images) == len(labels) > 0, "as many images as labels are needed")
+        require(images.dtype == torch.uint8 and images.shape[1:] == (1, 28, 28), "the images are not 28x28 bytes")
+        require(labels.ndim == 1 and 0 <= labels.min() and labels.max() <= 9, "labels are not 0 to 9")
         return images, labels
     except Exception as error:  # a download or a damaged file can fail in any way
         if all(file.exists() for file in files):
@@ -102,7 +111,7 @@ def is_published(name, data_dir):
 
 
 class LabelledImages(Dataset):
-    """(image, label) pairs: float32 [1, 28, 28] in [0, 1] and int64 in 0 … 9.
+    """Images, float32 in [0, 1], and labels, int64 in 0 … 9; to be indexed by a slice or a list, a whole batch at once.
 
     images: uint8 [N, 1, 28, 28]; labels: int64 [N]; augment: a function of a float32 batch, or None.
     """
@@ -114,11 +123,11 @@ class LabelledImages(Dataset):
         return len(self.images)
 
     def __getitem__(self, indices):
-        """For a slice or a list of indices a whole batch at once: [B, 1, 28, 28] and [B]."""
+        """The batch at a slice or a list of indices: images [B, 1, 28, 28] and labels [B]."""
         images = self.images[indices].float() / 255
         return self.augment(images) if self.augment else images, self.labels[indices]
 
-    __getitems__ = __getitem__  # what a DataLoader calls for a whole batch
+    __getitems__ = __getitem__  # a DataLoader calls it with the indices of a batch
 
 
 def batches(dataset, batch_size, shuffle=False):
@@ -213,7 +222,7 @@ class Settings:
     optimizer: Callable = torch.optim.AdamW
     weight_decay: float = 0.0
     schedule: str = "one-cycle"  # or "constant"
-    momentum: tuple = (0.95, 0.85)  # the optimizer's first beta at the ends and at the peak of the learning rate
+    momentum: tuple = (0.95, 0.85)  # Adam's first beta at the lowest and at the highest learning rate
     warm_up: float = 0.3  # the share of the steps in which a one-cycle schedule raises the learning rate
     augment: Callable | None = None  # changes a batch of training images at random
     noise: float = 0.0  # the amplitude of a denoiser's noise
@@ -255,7 +264,7 @@ def mean_absolute_error(outputs, targets):
 
 
 def memory_format(device):
-    """The layout of images in memory: channels last is faster, but with batch norm wrong on MPS (pytorch#175189)."""
+    """The layout of images in memory: channels last is faster, but on MPS batch norm gets it wrong (pytorch#175189)."""
     return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
 
 
@@ -306,7 +315,7 @@ def train_epoch(network, loader, functions, optimizer, scheduler, setup):
         count += len(images)
         for name, function in functions.items():
             value = loss if name == "loss" else function(outputs.detach(), targets)
-            totals[name] += value.detach() * len(images)  # stays on the device: reading it would wait
+            totals[name] += value.detach() * len(images)  # stays on the device: .item() would wait for it
     return {name: float(total) / count for name, total in totals.items()}
 
 
@@ -347,7 +356,7 @@ def fit(name, data, metrics, setup, seed, on_epoch_end=None):
         save_checkpoint(folder / "checkpoint.pt", state)
     for writer in writers.values():
         writer.close()
-    outputs, _ = evaluate(network, validation_set, setup)  # again: a finished one, resumed, has trained no epoch
+    outputs, _ = evaluate(network, validation_set, setup)  # for --resume of a finished training: no epoch has run
     return Run(network, outputs, history, folder / "checkpoint.pt")
 
 
@@ -451,8 +460,8 @@ def load_checkpoint(path):
     try:
         with warnings.catch_warnings(action="ignore"):
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        assert isinstance(state["settings"], dict) and isinstance(state["weights"], dict)
-        assert isinstance(state["history"], list)
+        require(isinstance(state["settings"], dict) and isinstance(state["weights"], dict))
+        require(isinstance(state["history"], list))
         return state
     except Exception:  # a damaged or hostile file can fail in any way
         raise UserError(f"{display_path(path)} is not a checkpoint of this project, or damaged") from None
@@ -462,7 +471,7 @@ def load_weights(network, state, path):
     """Put a checkpoint's weights into a network; raises UserError if they are another network's or not finite."""
     try:
         weights = state["weights"]
-        assert all(weights[key].dtype == value.dtype for key, value in network.state_dict().items())
+        require(all(weights[key].dtype == value.dtype for key, value in network.state_dict().items()))
         network.load_state_dict(weights)
     except Exception:
         raise UserError(f"the weights in {display_path(path)} do not fit a {type(network).__name__}") from None
@@ -520,10 +529,11 @@ def save_figure(setup, figure, name):
     print(f"wrote {display_path(folders[-1] / name)}")
 
 
-def plot_curves(setup, name, trained, metric, label, transform=lambda value: value, scale="linear"):
+def plot_curves(setup, name, trained, metric, label, transform=lambda value: value, scale="linear", limits=None):
     """Draw a metric after each epoch, training beside validation: the mean over the seeds and their range.
 
-    trained: {legend entry: [Run per seed]}; label: of the y axis; transform: of each value; scale: "linear" or "log".
+    trained: {legend entry: [Run per seed]}; transform: of each value; label, scale ("linear" or "log") and limits
+    (lowest, highest): of the y axis.
     """
     figure, panels = make_figure(6.3, 2.8, ncols=2, sharex=True, sharey=True)
     for axes, kind in zip(panels, ("training", "validation")):
@@ -533,7 +543,7 @@ def plot_curves(setup, name, trained, metric, label, transform=lambda value: val
             line, = axes.plot(epochs, values.mean(dim=0), label=entry)
             axes.fill_between(epochs, values.amin(dim=0), values.amax(dim=0), color=line.get_color(), alpha=0.2,
                               linewidth=0)
-        axes.set(title=kind, xlabel="epoch", yscale=scale)
+        axes.set(title=kind, xlabel="epoch", yscale=scale, ylim=limits)
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0].set_ylabel(label)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)  # hides no curve
@@ -574,7 +584,7 @@ STARTED = time.perf_counter()
 def report(setup, lines, trained=None):
     """Print a task's results and, with --record, put them into the trailing comments of its file.
 
-    trained: {name: [Run per seed]}; the time printed is that of their training, or without them the script's.
+    trained: {name: [Run per seed]}; the time printed is that of their training, without them the script's own.
     """
     spent = minutes(sum(trained.values(), [])) if trained else (time.perf_counter() - STARTED) / 60
     lines = [*lines, f"({device_name(setup.device)}, {setup.precision}, torch {torch.__version__}, {spent:.1f} minutes)"]
@@ -662,11 +672,12 @@ def make_parser(doc, data=True, training=False):
     return parser
 
 
-def setup(args, networks=None, data=None, own=True):
+def setup(args, networks=None, data=None, publishable=True):
     """Decide device, precision, settings and the run's folder before training.
 
     networks: {name: Settings}, as the task has them; the command line replaces some of their fields.
-    data: the data set that the task reads; own: False if the script's own options ask for more than it publishes.
+    data: the data set that the task reads; publishable: False if an option that only this script has asks for
+    something else than the task's own result.
     A run of the task's own settings on the published data, with --seed 0 or 0 1 2 and the default --log-dir,
     publishes its weights and pictures; any other leaves published files alone.
     Raises UserError if the device is not there, a seed repeats, the data cannot be read, or --record is given for a
@@ -679,14 +690,14 @@ def setup(args, networks=None, data=None, own=True):
              if key in ("epochs", "batch_size", "lr", "limit", "holdout") and value}
     changed = {name: replace(settings, **given) for name, settings in (networks or {}).items()}
     published = data is None or is_published(data, args.data_dir)
-    if args.record and not (own and published and "limit" not in given and "holdout" not in given):
+    if args.record and not (publishable and published and "limit" not in given and "holdout" not in given):
         raise UserError("--record needs the published data and the task's own options, without --limit and --holdout")
     description = json.dumps({
         "networks": {name: settings.as_dict() for name, settings in changed.items()}, "seeds": args.seed,
         "device": device.type, "precision": precision, "threads": torch.get_num_threads(),
         "published data": published}, indent=1)
     folder, held = run_folder(args.log_dir / Path(sys.argv[0]).stem, description, args.resume)
-    publishes = (own and published and changed == (networks or {}) and args.seed in ([0], [0, 1, 2])
+    publishes = (publishable and published and changed == (networks or {}) and args.seed in ([0], [0, 1, 2])
                  and args.log_dir == ROOT / "runs")
     return Setup(device, precision, args.seed, changed, folder, publishes, args, held)
 

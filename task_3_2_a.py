@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 import common
 
-FIRST, LAST, PAIRS = 100, 200, 80  # as in the template: 80 samples out of these training images
+FIRST, LAST, PAIRS = 100, 200, 80  # as in the template: 80 of the training images 100 to 199
 
 
 class NoisyFashionMNIST(Dataset):
@@ -34,11 +34,11 @@ class NoisyFashionMNIST(Dataset):
         noise = torch.rand(clean.shape) if self.fixed_noise is None else self.fixed_noise[index]
         return clean + self.amplitude * noise, clean
 
-    __getitems__ = __getitem__  # what a DataLoader calls for a whole batch
+    __getitems__ = __getitem__  # a DataLoader calls it with the indices of a batch
 
 
 def plot_pairs(setup, noisy, clean, titles, name):
-    """Draw pairs, 8 in a row, noisy beside clean; both [N, 1, 28, 28], N a multiple of 8."""
+    """Draw pairs, 8 in a row, noisy (halved, to fit in 0 to 1) beside clean; both [N, 1, 28, 28], N a multiple of 8."""
     rows = len(noisy) // 8
     figure, axes = common.make_figure(12, 0.92 * rows + 0.4, nrows=rows, ncols=8, squeeze=False)
     for axis, pair, title in zip(axes.flat, zip(noisy / 2, clean), titles):
@@ -63,7 +63,7 @@ def main():
     common.report(setup, [
         f"{len(dataset)} pairs, each image {list(noisy[0].shape)} {noisy.dtype}",
         f"clean in [{clean.min():.3f}, {clean.max():.3f}], noisy in [{noisy.min():.3f}, {noisy.max():.3f}]",
-        f"noise of the 80 pairs: mean {noise.mean():.4f} (1/2), variance {noise.var():.4f} (1/12 = 0.0833)",
+        f"noise of the {PAIRS} pairs: mean {noise.mean():.4f} (1/2), variance {noise.var():.4f} (1/12 = 0.0833)",
     ])
 
 

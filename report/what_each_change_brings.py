@@ -1,4 +1,4 @@
-"""3.1 c, why: what does each change from the sheet's network to the improved one bring?
+"""Experiment for 3.1 c: what does each change from the sheet's network to the improved one bring?
 
 One step per row, each on top of the rows above it (some change two settings that belong together), ten epochs, the same
 seeds. The networks train on the first 50,000 training images and validate on the last 10,000: the test set is not used.

@@ -1,8 +1,8 @@
-"""3.2 b, why: what does a single pixel tell, and what limits the denoiser: the bottleneck, the noise or the network?
+"""Experiment for 3.2 b: what does one pixel tell, and what limits the denoiser, bottleneck, noise or network?
 
 Not the bottleneck: trained without noise, the listed network has an MAE of 0.0089 and returns stripes, straps and
 soles. Not the noise alone: the U-Net has an MAE of 0.0329 on the same noisy images, the listed network with the same
-loss 0.0478 (by equation (2): 0.0499). That leaves the network, which does not find all of the texture in the noise;
+loss 0.0475 (by equation (2): 0.0501). That leaves the network, which does not find all of the texture in the noise;
 more channels help (`report/why_the_skip_hurts.py`); depth and a path at full resolution were not measured separately.
 All are the networks of 3.2 b, seed 0, from checkpoints/. Simple estimates: the best guess from one pixel
 (`single_pixel_median`) has an MAE of 0.1220, a mean of 3x3 pixels 0.1166.
@@ -104,8 +104,8 @@ if __name__ == "__main__":
 # clamp(X - 0.75, 0, 1)         0.1431        0.1431  0.05529       12.57
 # 3x3 mean of X, - 0.5          0.1166        0.0981  0.02394       16.21
 # best from one pixel           0.1220        0.1220  0.05604       12.51
-# L2, equation (2)              0.0499        0.0489  0.00815       20.89
-# L1, the MAE                   0.0478        0.0475  0.00895       20.48
+# L2, equation (2)              0.0501        0.0490  0.00823       20.85
+# L1, the MAE                   0.0475        0.0473  0.00898       20.47
 # U-Net, L1                     0.0329        0.0329  0.00499       23.02
 # no noise, bottleneck alone    0.0089        0.0081  0.00028       35.58
-# (AMD EPYC, 1 thread, bf16, torch 2.15.0+cu132, 4.4 minutes)
+# (AMD EPYC, 1 thread, bf16, torch 2.15.0+cu132, 5.3 minutes)

@@ -1,4 +1,4 @@
-"""3.2 c, why: can the listed network with the skip connection represent the answer, and can it learn it?
+"""Experiment for 3.2 c: can the listed network with the skip connection represent the answer, and can it learn it?
 
 X + π(X) is clean if π(X) is minus the noise: 784 independent numbers, through a bottleneck of 7 x 7 x 16 = 784. Three
 explanations for its larger error:

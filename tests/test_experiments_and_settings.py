@@ -304,7 +304,7 @@ def test_accuracy_on_training_images_is_of_the_images_as_they_are(make_setup):
 TRAINED = [  # command; the weights that it puts into --checkpoint-dir, with the settings that they are trained by
     (("task_3_1_a", "--template"), {"task_3_1_a_template": task_3_1_a.TEMPLATE}),
     (("task_3_1_c",), {f"task_3_1_c{suffix}": task_3_1_c.NETWORKS[name] for suffix, name in (
-        ("", "improved"), ("_sheet", "sheet"), ("_sheet_augmented", "sheet_augmented"))}),
+        ("", "improved"), ("_plain", "plain"), ("_augmented", "augmented"))}),
     (("task_3_2_b",), {"task_3_2_b": task_3_2_b.SETTINGS}),
     (("task_3_2_b", "--loss", "l1", "--network", "unet"), {"task_3_2_b_unet_l1": replace(
         task_3_2_b.SETTINGS, loss=common.mean_absolute_error, network=task_3_2_b.UNet)}),

@@ -1,6 +1,7 @@
 """The offline predictor: reading images, probabilities, the sheet's ten images."""
 
 import hashlib
+import re
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 import common
 import task_3_1_d
 from common import ConvNet, FashionNet
+from conftest import assert_one_line_error
 
 
 @pytest.fixture
@@ -101,11 +103,13 @@ def test_the_morph_runs_from_one_image_to_the_other():
 
 
 def test_the_label_flips_once_along_the_morph_of_the_ten_images(script, real_data):
-    process = script("task_3_1_d", data_dir=real_data)
-    rows = [line.split("\t") for line in process.stdout.splitlines() if line.startswith("img")]
-    flip = float(process.stdout.partition("the label flips at a share of the dress of ")[2].split()[0])
-    assert [row[1] for row in rows] == ["Bag" if number / 9 < flip else "Dress" for number in range(10)]
-    assert 0 < flip < 1 and float(rows[0][2]) > 0.5 and float(rows[9][2]) > 0.5
+    ten = script("task_3_1_d", data_dir=real_data).stdout
+    rows = [line.split("\t") for line in ten.splitlines() if line.startswith("img")]
+    line = script("report/where_the_label_flips", data_dir=real_data).stdout
+    (flip, label), = re.findall(r"from a share of the dress of ([\d.]+): (\w+)", line)
+    assert "at a share of the dress of 0: Bag" in line and label == "Dress" and 0 < float(flip) < 1
+    assert [row[1] for row in rows] == ["Bag" if number / 9 < float(flip) else "Dress" for number in range(10)]
+    assert float(rows[0][2]) > 0.5 and float(rows[9][2]) > 0.5
 
 
 def test_ten_images_cannot_be_made_of_synthetic_data(synthetic, tmp_path, monkeypatch):
@@ -113,3 +117,7 @@ def test_ten_images_cannot_be_made_of_synthetic_data(synthetic, tmp_path, monkey
     with pytest.raises(common.UserError, match="published"):
         task_3_1_d.make_samples(synthetic)
     assert not any(path.exists() for path in task_3_1_d.SAMPLES)
+
+
+def test_the_morph_of_other_data_is_refused(script):
+    assert_one_line_error(script("report/where_the_label_flips"), "published")

@@ -82,12 +82,12 @@ def test_3_1_b_prints_names_and_shapes(script):
 def test_3_1_c_and_its_checkpoints_in_3_1_d(script, tmp_path):
     process = script("task_3_1_c", "--epochs", 1, "--limit", 60, "--checkpoint-dir", tmp_path / "weights")
     assert process.returncode == 0, process.stderr
-    rows = re.findall(r"^(improved|sheet|sheet_augmented) +[\d,]+ +\d+\.\d +(\S+) +(\S+) +(\S+)$", process.stdout, re.M)
+    rows = re.findall(r"^(plain|augmented|improved) +[\d,]+ +\d+\.\d +(\S+) +(\S+) +(\S+)$", process.stdout, re.M)
     assert len(rows) == 3
     assert all(float(training) - float(validation) == pytest.approx(float(gap), abs=0.02)
                for _, training, validation, gap in rows)
     Image.new("L", (28, 28), 128).save(tmp_path / "grey.png")
-    for name in ("task_3_1_c", "task_3_1_c_sheet", "task_3_1_c_sheet_augmented"):
+    for name in ("task_3_1_c", "task_3_1_c_plain", "task_3_1_c_augmented"):
         predicted = script("task_3_1_d", "grey.png", "--checkpoint", tmp_path / "weights" / f"{name}.pt")
         assert "grey.png\t" in predicted.stdout, predicted.stderr
 
