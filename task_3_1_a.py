@@ -132,7 +132,7 @@ if __name__ == "__main__":
 # plain: validation accuracy after epoch 15: 99.34 ± 0.03 % on 10000 images
 # augmented: validation accuracy after epoch 15: 99.64 ± 0.03 % on 10000 images
 # state of the art: 99.91 %, an ensemble (An et al. 2020, arXiv:2008.10400)
-# (AMD EPYC, 1 thread, bf16, torch 2.15.0+cu132, 51.6 minutes)
+# (AMD EPYC, 1 thread, bf16, torch 2.15.0+cu132, 52.7 minutes)
 
 # $ python task_3_1_a.py --template --seed 0 1 2
 # template: validation accuracy after epoch 15: 99.04 ± 0.06 % on 10000 images

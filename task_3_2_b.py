@@ -190,3 +190,12 @@ if __name__ == "__main__":
 # denoiser         0.0477 ± 0.0005  0.0475 ± 0.0005  0.00906 ± 0.00012  20.43 ± 0.06
 # MAE on the training images, a mean over the last epoch: 0.0475 ± 0.0005
 # (AMD EPYC, 1 thread, bf16, torch 2.15.0+cu132, 9.0 minutes)
+
+# $ python task_3_2_b.py --precision fp32 --seed 0 1 2
+# validation on 10000 images after epoch 20, listed network (9,585 parameters), l2 loss, 3.3 minutes per seed
+#                              MAE     MAE, clamped                MSE    PSNR in dB
+# noisy image X             0.4999           0.3966            0.33326          4.77
+# X - 0.5                   0.2500           0.1651            0.08335         10.79
+# denoiser         0.0501 ± 0.0007  0.0491 ± 0.0006  0.00827 ± 0.00014  20.82 ± 0.08
+# MAE on the training images, a mean over the last epoch: 0.0499 ± 0.0007
+# (AMD EPYC, 1 thread, fp32, torch 2.15.0+cu132, 10.0 minutes)
