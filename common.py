@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import signal
@@ -70,7 +71,8 @@ def load(name, train, data_dir):
     files = raw_files(name, data_dir)
     try:
         missing = not all(file.exists() for file in files)
-        with lock(data_dir) if missing else contextlib.nullcontext():  # two scripts started together download once
+        shared = os.access(Path(data_dir) / ".lock", os.W_OK)  # another script has begun a download here
+        with lock(data_dir) if missing or shared else contextlib.nullcontext():  # two scripts download once
             data = getattr(datasets, name)(data_dir, train=train, download=True)
         images, labels = data.data.unsqueeze(1), data.targets
         require(len(images) == len(labels) > 0, "as many images as labels are needed")
@@ -103,11 +105,10 @@ def load_split(name, setup):
     return (images[:settings.limit], labels[:settings.limit]), validation
 
 
-def is_published(name, data_dir):
-    """Whether a data set, downloaded first if it is not there, is byte for byte the published one."""
+def checksum(name, data_dir):
+    """The MD5 of a data set's four files, which are downloaded first if they are not there."""
     load(name, True, data_dir)
-    content = b"".join(file.read_bytes() for file in raw_files(name, data_dir))
-    return hashlib.md5(content).hexdigest() == MD5[name]
+    return hashlib.md5(b"".join(file.read_bytes() for file in raw_files(name, data_dir))).hexdigest()
 
 
 class LabelledImages(Dataset):
@@ -346,6 +347,8 @@ def fit(name, data, metrics, setup, seed, on_epoch_end=None):
                                scheduler, setup)
         outputs, targets = evaluate(network, validation_set, setup)
         validation = {key: float(function(outputs, targets)) for key, function in functions.items()}
+        require(math.isfinite(training["loss"] + validation["loss"]), f"{label}: the loss is no longer a finite number:"
+                " try a smaller --lr")
         history.append({"training": training, "validation": validation, "seconds": time.perf_counter() - start})
         if on_epoch_end:
             on_epoch_end(settings, writers, network, epoch)
@@ -393,9 +396,12 @@ def resume(checkpoint, network, optimizer, scheduler):
         return []
     state = load_checkpoint(checkpoint)
     load_weights(network, state, checkpoint)
-    if "optimizer" in state:  # absent once the training has finished
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
+    try:
+        if "optimizer" in state:  # absent once the training has finished
+            optimizer.load_state_dict(state["optimizer"])
+            scheduler.load_state_dict(state["scheduler"])
+    except Exception:  # a damaged file can fail in any way
+        raise UserError(f"{display_path(checkpoint)} is damaged: delete it and run again") from None
     print(f"{display_path(checkpoint)}: continuing after epoch {len(state['history'])}")
     return state["history"]
 
@@ -453,6 +459,7 @@ def load_checkpoint(path):
 
     Raises UserError if the file is not such a checkpoint.
     """
+    require(Path(path).is_file(), f"no such file: {display_path(path)}")
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -620,7 +627,7 @@ def record(script, arguments, lines):
     for option in ("--record", "--resume"):
         left_out.add_argument(option, action="store_true")
     _, kept = left_out.parse_known_args(arguments)
-    command = " ".join(["$ python", script.relative_to(ROOT).as_posix(), *kept])
+    command = " ".join(f"$ python {script.relative_to(ROOT).as_posix()} {' '.join(kept)}".split())
     block = "\n".join(f"# {line}".rstrip() for line in [command, *lines])
     with lock(ROOT):  # two scripts may record at once
         source, _, results = script.read_text(encoding="utf-8").partition(MARK)
@@ -666,7 +673,7 @@ def make_parser(doc, data=True, training=False):
             help="train on the first 50,000 training images, validate on the last 10,000, never open the test set")
         add("--resume", action="store_true", help="continue the newest interrupted run of these settings")
     else:
-        parser.set_defaults(device="cpu", precision="fp32", seed=[0], resume=False)
+        parser.set_defaults(device="cpu", precision="fp32", seed=[0], resume=False, checkpoint_dir=None)
     add("--log-dir", type=Path, default=ROOT / "runs", help="where each run gets a folder (default: %(default)s)")
     add("--record", action="store_true", help="write the results into this file's trailing comments")
     return parser
@@ -678,27 +685,32 @@ def setup(args, networks=None, data=None, publishable=True):
     networks: {name: Settings}, as the task has them; the command line replaces some of their fields.
     data: the data set that the task reads; publishable: False if an option that only this script has asks for
     something else than the task's own result.
-    A run of the task's own settings on the published data, with --seed 0 or 0 1 2 and the default --log-dir,
-    publishes its weights and pictures; any other leaves published files alone.
-    Raises UserError if the device is not there, a seed repeats, the data cannot be read, or --record is given for a
-    result that would not count.
+    A run of the task's own settings on the published data, with --seed 0 or 0 1 2 and the default --precision and
+    --log-dir, publishes its weights and pictures; any other leaves published files alone.
+    Raises UserError if the device is not there, a seed repeats, the data cannot be read, --checkpoint-dir is the folder
+    of the published weights, or --record is given for a result that would not count.
     """
     device, precision = choose_device(args)
     if len(set(args.seed)) < len(args.seed):
         raise UserError("the numbers of --seed must all be different")
+    if args.checkpoint_dir:
+        require(args.checkpoint_dir.resolve() != ROOT / "checkpoints",
+                "checkpoints/ is for published weights: give another --checkpoint-dir")
+        args.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     given = {key: value for key, value in vars(args).items()
              if key in ("epochs", "batch_size", "lr", "limit", "holdout") and value}
     changed = {name: replace(settings, **given) for name, settings in (networks or {}).items()}
-    published = data is None or is_published(data, args.data_dir)
+    data_checksum = checksum(data, args.data_dir) if data else None
+    published = data is None or data_checksum == MD5[data]
     if args.record and not (publishable and published and "limit" not in given and "holdout" not in given):
         raise UserError("--record needs the published data and the task's own options, without --limit and --holdout")
     description = json.dumps({
         "networks": {name: settings.as_dict() for name, settings in changed.items()}, "seeds": args.seed,
-        "device": device.type, "precision": precision, "threads": torch.get_num_threads(),
-        "published data": published}, indent=1)
+        "device": device.type, "precision": precision, "threads": torch.get_num_threads(), "data": data_checksum},
+        indent=1)
     folder, held = run_folder(args.log_dir / Path(sys.argv[0]).stem, description, args.resume)
     publishes = (publishable and published and changed == (networks or {}) and args.seed in ([0], [0, 1, 2])
-                 and args.log_dir == ROOT / "runs")
+                 and args.log_dir == ROOT / "runs" and (args.precision == "auto" or not networks))
     return Setup(device, precision, args.seed, changed, folder, publishes, args, held)
 
 
@@ -726,10 +738,11 @@ def has_fast_bf16(device):
 
 def run_folder(parent, description, resuming):
     """The folder of a run and its lock: with --resume the newest unfinished one of this description, else a new one."""
-    for folder in sorted(parent.glob("[0-9]*"), reverse=True) if resuming else []:
-        settings, held = folder / "settings.json", lock(folder)
-        if settings.exists() and settings.read_text() == description and not (folder / "results.txt").exists():
+    for settings in sorted(parent.glob("[0-9]*/settings.json"), reverse=True) if resuming else []:
+        folder = settings.parent
+        if settings.read_bytes() == description.encode() and not (folder / "results.txt").exists():
             with contextlib.suppress(Timeout):  # another process is at work there
+                held = lock(folder)
                 held.acquire(blocking=False)
                 for stray in folder.rglob("*.tmp"):
                     stray.unlink()
@@ -788,8 +801,10 @@ def run_script(main):
         message, status = str(error), 2
     except OSError as error:  # full disk, folder not writable, …
         message, status = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part), 2
-    except torch.OutOfMemoryError:
-        message, status = "not enough memory on the device: give a smaller --batch-size", 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+            raise
+        message, status = "not enough memory: give a smaller --batch-size", 2
     except KeyboardInterrupt as stop:
         message = "; ".join(["interrupted", *getattr(stop, "__notes__", [])])
         status = 128 + (stop.args[0] if stop.args else signal.SIGINT)

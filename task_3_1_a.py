@@ -92,10 +92,11 @@ def plot_errors(setup, name, logits, images, labels):
 
 def main():
     parser = common.make_parser(__doc__, training=True)
-    parser.add_argument("--augment", action="store_true",
-                        help="train a second network, on shifted, rotated and scaled digits")
-    parser.add_argument("--template", action="store_true",
-                        help="train without what is added to the template, label smoothing and a one-cycle schedule")
+    variants = parser.add_mutually_exclusive_group()
+    variants.add_argument("--augment", action="store_true",
+                          help="train a second network, on shifted, rotated and scaled digits")
+    variants.add_argument("--template", action="store_true",
+                          help="train without what is added to the template, label smoothing and a one-cycle schedule")
     args = parser.parse_args()
     networks = {"template": TEMPLATE} if args.template else {"plain": SETTINGS}
     if args.augment:
@@ -104,7 +105,7 @@ def main():
     training, validation = common.load_split("MNIST", setup)
     trained = train_classifiers(setup, training, validation)
 
-    suffix = ("_template" if args.template else "") + ("_augmented" if args.augment else "")
+    suffix = "_template" if args.template else "_augmented" if args.augment else ""
     common.plot_curves(setup, f"task_3_1_a{suffix}.png", trained, "accuracy", "MNIST error in %",
                        transform=lambda percent: 100 - percent, scale="log", limits=(0.1, 100))
     last = list(trained.values())[-1][0]  # the augmented one, if there is one

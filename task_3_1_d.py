@@ -42,9 +42,9 @@ def make_samples(data_dir):
 
 def bag_and_dress(data_dir):
     """The two ends of the morph, uint8 [1, 28, 28] each; raises UserError without the published data set."""
-    if not common.is_published("FashionMNIST", data_dir):
+    if common.checksum("FashionMNIST", data_dir) != common.MD5["FashionMNIST"]:
         raise UserError("the sheet's ten images are made from the published Fashion-MNIST, which is not in "
-                        f"{data_dir}: give another --data-dir, or image files of your own")
+                        f"{data_dir}: give another --data-dir")
     images, _ = common.load("FashionMNIST", True, data_dir)
     return images[BAG], images[DRESS]
 
@@ -63,22 +63,23 @@ def read_image(path, invert=False):
     """
     from PIL import Image, ImageOps
 
+    common.require(path.is_file(), f"no such file: {path}")  # a folder or a pipe is none
     try:
         with warnings.catch_warnings(action="ignore"):  # about damage that Pillow can read on with
             image = Image.open(path, formats=FORMATS)
             common.require(image.width * image.height <= 2 ** 25, "it has more than 33 million pixels")
             image = ImageOps.exif_transpose(image)
             found = f"{image.width}x{image.height} {image.mode}"
-            if image.mode.startswith(("I", "F")):  # 16-bit integers; floats to 1 or to 255
-                scale = 255 / 65535 if image.mode != "F" else 255 if image.getextrema()[1] <= 1 else 1
+            if image.mode.startswith(("I", "F")):  # 16-bit integers; floats to about 1 or to 255
+                values = torch.frombuffer(bytearray(image.convert("F").tobytes()), dtype=torch.float32)
+                common.require(values.isfinite().all(), "its values are not all finite")
+                scale = 255 / 65535 if image.mode != "F" else 255 if values.max() <= 2 else 1
                 image = image.convert("F").point(lambda value: value * scale + 0.5).convert("L")
             if image.has_transparency_data:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
             image = image.convert("L")
             image = ImageOps.invert(image) if invert else image
             image = ImageOps.pad(image, (28, 28))
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
     except Exception as error:  # a damaged or hostile file can fail in any way
         raise UserError(f"cannot read {path} as an image ({error})") from None
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(1, 28, 28)

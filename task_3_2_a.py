@@ -53,6 +53,7 @@ def main():
     args = common.make_parser(__doc__).parse_args()
     setup = common.setup(args, data="FashionMNIST")
     images, labels = common.load("FashionMNIST", True, args.data_dir)
+    common.require(len(images) >= LAST, f"{args.data_dir} has fewer than {LAST} training images")
     torch.manual_seed(0)
     indices = (FIRST + torch.randperm(LAST - FIRST)[:PAIRS]).tolist()
     dataset = NoisyFashionMNIST(images)

@@ -67,7 +67,6 @@ def main():
     args = common.make_parser(__doc__, training=True).parse_args()
     setup = common.setup(args, NETWORKS, "FashionMNIST")
     (training, _), (validation, _) = common.load_split("FashionMNIST", setup)
-    trained = task_3_2_b.train_denoisers(setup, training, validation)
     pairs = NoisyFashionMNIST(validation, VALIDATION_SEED)
     noisy, clean = pairs[:]
     outputs, curves = {}, {}
@@ -75,6 +74,7 @@ def main():
         denoiser, history = load_denoiser(network(), name)
         outputs[label], _ = common.evaluate(denoiser.to(setup.device), pairs, setup)
         curves[label] = [common.Run(denoiser, outputs[label], history, None)]
+    trained = task_3_2_b.train_denoisers(setup, training, validation)
 
     common.plot_curves(setup, "what_the_denoiser_keeps_curves.png", curves, "MAE", "MAE", scale="log")
     errors = (outputs["L2, equation (2)"] - clean).abs().mean(dim=(1, 2, 3))

@@ -244,26 +244,48 @@ def test_resume_takes_the_newest_of_several_unfinished_runs(tmp_path):
     for name, description in (("20260101-000000", "same"), ("20260102-000000", "same"), ("20260103-000000", "other")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "settings.json").write_text(description)
+    (tmp_path / "20260104-notes.txt").write_text("")
+    (tmp_path / "20260105-000000").mkdir()
+    (tmp_path / "20260105-000000" / "settings.json").write_bytes(b"\xff\xfe")
     folder, _ = common.run_folder(tmp_path, "same", resuming=True)
     assert folder.name == "20260102-000000"
+
+
+def test_resume_knows_the_data(monkeypatch, synthetic, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["task.py"])
+    shutil.copytree(synthetic, tmp_path / "other")
+    labels = common.raw_files("MNIST", tmp_path / "other")[1]
+    content = bytearray(labels.read_bytes())
+    content[-1] = (content[-1] + 1) % 10
+    labels.write_bytes(content)
+    parser = common.make_parser("Doc.", training=True)
+    def folder(data_dir, *options):
+        args = parser.parse_args(["--data-dir", str(data_dir), "--log-dir", str(tmp_path / "runs"), *options])
+        setup = common.setup(args, {"net": SETTINGS}, "MNIST")
+        setup.lock.release()
+        return setup.folder
+    first = folder(synthetic)
+    assert folder(tmp_path / "other", "--resume") != first
+    assert folder(synthetic, "--resume") == first
 
 
 def test_only_the_tasks_own_run_on_published_data_publishes_and_records(monkeypatch, tmp_path):
     monkeypatch.setattr(common, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["task.py"])
 
-    def settled(*options, own=True, published=True):
-        monkeypatch.setattr(common, "is_published", lambda *_: published)
+    def settled(*options, publishable=True, published=True):
+        monkeypatch.setattr(common, "checksum", lambda *_: common.MD5["MNIST"] if published else "other")
         args = common.make_parser("Doc.", training=True).parse_args(options)
-        return common.setup(args, {"net": SETTINGS}, "MNIST", own)
+        return common.setup(args, {"net": SETTINGS}, "MNIST", publishable)
 
-    for options in ((), ("--seed", "0", "1", "2"), ("--device", "cpu", "--precision", "fp32"), ("--epochs", "2")):
+    for options in ((), ("--seed", "0", "1", "2"), ("--device", "cpu"), ("--epochs", "2")):
         assert settled(*options).publishes  # two epochs are SETTINGS' own
-    for option in ("--seed 7", "--seed 0 1", "--epochs 1", "--batch-size 9", "--lr 1e-4", "--limit 9", "--holdout",
+    for option in ("--seed 7", "--seed 0 1", "--precision fp32", "--epochs 1", "--batch-size 9", "--lr 1e-4", "--limit 9", "--holdout",
                    f"--log-dir {tmp_path / 'elsewhere'}"):
         assert not settled(*option.split()).publishes, option
-    assert not settled(own=False).publishes and not settled(published=False).publishes
-    for options, state in ((("--limit", "9"), {}), (("--holdout",), {}), ((), {"own": False}), ((), {"published": False})):
+    assert not settled(publishable=False).publishes and not settled(published=False).publishes
+    for options, state in ((("--limit", "9"), {}), (("--holdout",), {}), ((), {"publishable": False}),
+                           ((), {"published": False})):
         with pytest.raises(UserError, match="--record needs"):
             settled("--record", *options, **state)
 
@@ -272,7 +294,7 @@ def test_the_published_data_are_recognised_when_they_have_just_been_downloaded(m
     content = b"".join(path.read_bytes() for path in common.raw_files("MNIST", synthetic))
     monkeypatch.setitem(common.MD5, "MNIST", hashlib.md5(content).hexdigest())
     monkeypatch.setattr(common, "load", lambda name, train, data_dir: shutil.copytree(synthetic, data_dir))
-    assert common.is_published("MNIST", tmp_path / "data")
+    assert common.checksum("MNIST", tmp_path / "data") == common.MD5["MNIST"]
 
 
 def test_options_change_their_settings(monkeypatch, tmp_path):

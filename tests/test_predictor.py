@@ -1,6 +1,7 @@
 """The offline predictor: reading images, probabilities, the sheet's ten images."""
 
 import hashlib
+import os
 import re
 
 import pytest
@@ -62,12 +63,27 @@ def test_16_bits_are_scaled_not_cut_off(tmp_path):
     assert found.unique().tolist() == [128]
 
 
-@pytest.mark.parametrize("top", (1, 255))
+@pytest.mark.parametrize("top", (1, 1.001, 255))
 def test_float_images_are_scaled_by_their_range(tmp_path, top):
     values = torch.linspace(0, top, 784)
     found, note = read(tmp_path, Image.frombytes("F", (28, 28), values.numpy().tobytes()), "image.tif")
     expected = (values / top * 255).round().reshape(1, 28, 28)
     assert (found - expected).abs().max() <= 1 and note == "converted from 28x28 F"
+
+
+def test_float_images_with_nan_are_refused(tmp_path):
+    values = torch.linspace(0, 1, 784)
+    values[5] = float("nan")
+    with pytest.raises(common.UserError, match="finite"):
+        read(tmp_path, Image.frombytes("F", (28, 28), values.numpy().tobytes()), "image.tif")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are POSIX's")
+def test_a_pipe_is_no_image_and_no_checkpoint(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for read_file in (task_3_1_d.read_image, common.load_checkpoint):
+        with pytest.raises(common.UserError, match="no such file"):
+            read_file(tmp_path / "pipe")
 
 
 def test_wide_images_are_padded_not_squeezed(tmp_path):

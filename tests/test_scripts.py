@@ -20,6 +20,7 @@ import common
 import task_3_1_a
 from child import run_script
 from conftest import ROOT, assert_one_line_error
+from stand_in import write_stand_in
 
 TASKS = sorted(path.stem for path in ROOT.glob("task_3_*.py"))
 EXPERIMENTS = sorted(f"report/{path.stem}" for question in ("how", "what", "why") for path in
@@ -246,6 +247,9 @@ def test_resume_finds_the_newest_unfinished_run_of_its_settings(synthetic, tmp_p
     (["--seed", "-1"], "is not from 0"),
     (["--record"], "published"),
     (["--device", "xpu"], "no xpu device"),
+    (["--template", "--augment"], "not allowed with"),
+    (["--checkpoint-dir", ROOT / "checkpoints"], "give another --checkpoint-dir"),
+    (["--checkpoint-dir", ROOT / "README.md"], "README.md"),
 ])
 def test_wrong_options_are_one_line(script, arguments, text):
     assert_one_line_error(script("task_3_1_a", *arguments), text)
@@ -275,6 +279,11 @@ def test_damaged_data_is_one_line(script, synthetic, tmp_path):
     (raw / "train-images-idx3-ubyte").write_bytes(content)
     (raw / "train-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, 300) + bytes([11] * 300))
     assert_one_line_error(script("task_3_1_a", data_dir=tmp_path / "data"), "labels are not 0 to 9")
+
+
+def test_too_few_images_are_one_line(script, tmp_path):
+    write_stand_in(tmp_path / "data", train=100, test=10)
+    assert_one_line_error(script("task_3_2_a", data_dir=tmp_path / "data"), "fewer than 200 training images")
 
 
 def test_folder_that_cannot_be_written_is_one_line(script, tmp_path):

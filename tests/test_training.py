@@ -211,7 +211,7 @@ def test_file_is_put_in_place_by_a_rename(tmp_path, monkeypatch):
     lambda path: torch.save([1, 2], path), lambda path: path.mkdir(), lambda path: None))
 def test_what_is_no_checkpoint_is_refused(tmp_path, write):
     write(tmp_path / "net.pt")
-    with pytest.raises(UserError, match="not a checkpoint|cannot read"):
+    with pytest.raises(UserError, match="not a checkpoint|no such file"):
         common.load_checkpoint(tmp_path / "net.pt")
 
 
@@ -260,14 +260,40 @@ def test_an_interruption_advises_resume_only_while_training(monkeypatch, capsys,
     assert exit.value.code == status and len(error.splitlines()) == 1 and ("--resume" in error) == bool(note)
 
 
-def test_a_batch_too_large_for_the_memory_is_one_line(monkeypatch, capsys):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError(),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_batch_too_large_for_the_memory_is_one_line(monkeypatch, capsys, error):
     def main():
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+        raise error
     monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(SystemExit) as exit:
         common.run_script(main)
     assert exit.value.code == 2 and "--batch-size" in capsys.readouterr().err
+
+
+def test_another_runtime_error_is_not_taken_for_a_users_mistake(monkeypatch):
+    def main():
+        raise RuntimeError("a bug")
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(RuntimeError, match="a bug"):
+        common.run_script(main)
+
+
+def test_a_training_that_diverges_stops_and_saves_nothing(fit, tmp_path):
+    with pytest.raises(UserError, match="no longer a finite number"):
+        fit(replace(SETTINGS, loss=lambda outputs, targets: outputs.mean() * float("nan")))
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_a_damaged_optimizer_state_is_one_line(fit, tmp_path):
+    with pytest.raises(Stop):
+        fit(folder="run", on_epoch_end=stop_after(1))
+    path, = tmp_path.rglob("checkpoint.pt")
+    common.save_checkpoint(path, common.load_checkpoint(path) | {"optimizer": {}})
+    with pytest.raises(UserError, match="damaged"):
+        fit(folder="run")
 
 
 def test_an_error_in_another_thread_is_not_hidden(monkeypatch):
