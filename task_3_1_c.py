@@ -1,7 +1,7 @@
 """3.1 c) Fashion-MNIST with the network of 3.1 a, then with an improved one: what helps, and why?
 
 The sheet's network reaches 93.12 ± 0.16 %, trained on augmented images 94.17 ± 0.07 %, and the improved one, with
-1,791,770 parameters instead of 6,444,170 but three times the minutes, 94.73 ± 0.13 % (three seeds; the 10,000 test
+1,791,770 parameters instead of 6,444,170 but more than twice the minutes, 94.73 ± 0.13 % (three seeds; the 10,000 test
 images, after the last epoch).
 
 The sheet's network (below: plain) overfits: it memorises its training images, 100.00 % of them. Trained on flipped,

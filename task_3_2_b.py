@@ -11,11 +11,11 @@ the mean over the images of each image's L2 norm. Trained with it, the network i
 the L1 loss, in MAE. Given a noisy image, several clean images are possible: their mean minimises the expected squared
 error and, roughly, its root for each image, equation (2); their median minimises the expected absolute error.
 
-TensorBoard's grids show, on training and validation images alike, that the noise is gone, the background black and the
-outline right, and that fine texture is soft or lost. The bottleneck could hold it: trained without noise, the same
-network has an MAE of 0.0089 (`report/what_the_denoiser_keeps.py`). Nor does the noise destroy all of it: the U-Net
-recovers more from the same images. The sheet's network does not overfit: its MAE on the training images, below, equals
-that on the validation images within the spread.
+TensorBoard's grids show, on training and validation images alike, that most of the noise is gone, the background nearly
+black and the outline right, and that fine texture is soft or lost. The bottleneck could hold it: trained without noise,
+the same network has an MAE of 0.0089 (`report/what_the_denoiser_keeps.py`). Nor does the noise destroy all of it: the
+U-Net recovers more from the same images. The sheet's network does not overfit: its MAE on the training images, below,
+equals that on the validation images within the spread.
 """
 
 from dataclasses import replace

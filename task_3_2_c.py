@@ -5,7 +5,7 @@ weights, batches and noise for both; the 10,000 test images, after the last epoc
 worse after each of the epochs listed below.
 
 Which errors (`report/what_the_skip_lets_through.py`, seed 0): with the skip connection the variance over noise draws is
-three times as large (0.01103 against 0.00364), the squared bias about the same (0.00515 against 0.00459). Most of the
+three times as large (0.01103 against 0.00364), the squared bias a little larger (0.00515 against 0.00459). Most of the
 additional error is noise left in the background: 0.0836 instead of 0.0162 there, 0.1092 instead of 0.0839 on the
 garments.
 
@@ -13,7 +13,7 @@ Why (`report/why_the_skip_hurts.py`, ten epochs, three seeds). Without the skip 
 suppresses most directions of its input, and the noise with them. With it, π has to output the negative of the noise:
 784 independent numbers through a bottleneck of 16 x 7 x 7 = 784, which leaves no room for a single dead channel. This
 can be represented but is hard to learn: started near hand-made weights with π(X) = -X, the network reaches an MAE of
-0.0580, from its usual random start 0.1011, without the skip connection 0.0522. An orthogonal start, LeakyReLU, other
+0.0580, from its usual random start 0.1011, without the skip connection 0.0522. Orthogonal weights, LeakyReLU, other
 learning rates and three times the epochs all end at 0.0880 or above. With twice the channels, most of the gap is
 closed: 0.0650 with and 0.0460 without the skip connection. With the L1 loss it is worse too: 0.1064 and 0.0499.
 

@@ -1,11 +1,12 @@
 """Experiment for 3.2 b: what does one pixel tell, and what limits the denoiser, bottleneck, noise or network?
 
-Not the bottleneck: trained without noise, the listed network has an MAE of 0.0089 and returns stripes, straps and
-soles. Not the noise alone: the U-Net has an MAE of 0.0329 on the same noisy images, the listed network with the same
-loss 0.0475 (by equation (2): 0.0501). That leaves the network, which does not find all of the texture in the noise;
-more channels help (`report/why_the_skip_hurts.py`); depth and a path at full resolution were not measured separately.
-All are the networks of 3.2 b, seed 0, from checkpoints/. Simple estimates: the best guess from one pixel
-(`single_pixel_median`) has an MAE of 0.1220, a mean of 3x3 pixels 0.1166.
+Not the bottleneck's size as such: trained without noise, the listed network has an MAE of 0.0089 and returns stripes,
+straps and soles. Not the noise alone: the U-Net has an MAE of 0.0329 on the same noisy images, the listed network with
+the same loss 0.0475 (by equation (2): 0.0501). So the network does not find all of the texture in the noise; more
+channels help (`report/why_the_skip_hurts.py`), but they widen the bottleneck too, and the U-Net passes around it: what
+its width, depth and a path at full resolution each contribute was not measured. All are the networks of 3.2 b, seed 0,
+from checkpoints/. Simple estimates: the best guess from one pixel (`single_pixel_median`) has an MAE of 0.1220, a mean
+of 3x3 pixels 0.1166.
 """
 
 import sys
