@@ -414,9 +414,8 @@ def fit_all(make_data, metrics, setup, on_epoch_end=None):
     try:
         return {name: [fit(name, make_data(settings), metrics, setup, seed, on_epoch_end) for seed in setup.seeds]
                 for name, settings in setup.networks.items()}
-    except KeyboardInterrupt as stop:
-        stop.add_note("the same command with --resume continues after the last finished epoch")
-        raise
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command with --resume continues after the last finished epoch") from None
 
 
 # =================================================== Checkpoints ====================================================
@@ -457,13 +456,10 @@ def save_checkpoint(path, state):
 def load_checkpoint(path):
     """Read what save_checkpoint has written: data only, no code from the file is ever run.
 
-    Raises UserError if the file is not such a checkpoint.
+    Raises UserError if the file is not such a checkpoint, OSError if it cannot be read.
     """
     require(Path(path).is_file(), f"no such file: {display_path(path)}")
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {display_path(path)}: {error.strerror}") from None
+    content = Path(path).read_bytes()
     try:
         with warnings.catch_warnings(action="ignore"):
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -482,8 +478,8 @@ def load_weights(network, state, path):
         network.load_state_dict(weights)
     except Exception:
         raise UserError(f"the weights in {display_path(path)} do not fit a {type(network).__name__}") from None
-    if not all(values.isfinite().all() for values in network.state_dict().values()):
-        raise UserError(f"the weights in {display_path(path)} are not all finite numbers")
+    require(all(values.isfinite().all() for values in network.state_dict().values()),
+            f"the weights in {display_path(path)} are not all finite numbers")
 
 
 # ================================================ Results and figures ===============================================
@@ -536,11 +532,10 @@ def save_figure(setup, figure, name):
     print(f"wrote {display_path(folders[-1] / name)}")
 
 
-def plot_curves(setup, name, trained, metric, label, transform=lambda value: value, scale="linear", limits=None):
+def plot_curves(setup, name, trained, metric, label, transform=lambda value: value, **options):
     """Draw a metric after each epoch, training beside validation: the mean over the seeds and their range.
 
-    trained: {legend entry: [Run per seed]}; transform: of each value; label, scale ("linear" or "log") and limits
-    (lowest, highest): of the y axis.
+    trained: {legend entry: [Run per seed]}; transform: of each value; label: of the y axis; options: as for `Axes.set`.
     """
     figure, panels = make_figure(6.3, 2.8, ncols=2, sharex=True, sharey=True)
     for axes, kind in zip(panels, ("training", "validation")):
@@ -550,7 +545,7 @@ def plot_curves(setup, name, trained, metric, label, transform=lambda value: val
             line, = axes.plot(epochs, values.mean(dim=0), label=entry)
             axes.fill_between(epochs, values.amin(dim=0), values.amax(dim=0), color=line.get_color(), alpha=0.2,
                               linewidth=0)
-        axes.set(title=kind, xlabel="epoch", yscale=scale, ylim=limits)
+        axes.set(title=kind, xlabel="epoch", **options)
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[0].set_ylabel(label)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)  # hides no curve
@@ -574,12 +569,10 @@ def plot_images(setup, name, columns, rows):
 
 def publish(setup, run, name):
     """Copy a run's weights to checkpoints/NAME, where other scripts find them, and to --checkpoint-dir if given."""
-    folders = [setup.args.checkpoint_dir] if setup.args.checkpoint_dir else []
-    if setup.publishes:
-        folders.append(ROOT / "checkpoints")
-    for folder in folders:
-        replace_file(folder / name, run.checkpoint.read_bytes())
-        print(f"wrote {display_path(folder / name)}")
+    for folder in (setup.args.checkpoint_dir, ROOT / "checkpoints" if setup.publishes else None):
+        if folder:
+            replace_file(folder / name, run.checkpoint.read_bytes())
+            print(f"wrote {display_path(folder / name)}")
     if not setup.publishes:
         print(f"weights: {display_path(run.checkpoint)}"
               " (not published: other settings, seeds, data or folders than the task's own)")
@@ -651,7 +644,7 @@ def number(kind, low, high):
 
 def make_parser(doc, data=True, training=False):
     """The shared command line; doc: the script's docstring; data: whether it reads data; training: whether it trains."""
-    parser = argparse.ArgumentParser(description=doc.split("\n\n")[0].replace("%", "%%"), allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=doc.split("\n\n")[0], allow_abbrev=False)
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message} (--help lists the options)\n")
     add = parser.add_argument
     if data:
@@ -691,8 +684,7 @@ def setup(args, networks=None, data=None, publishable=True):
     of the published weights, or --record is given for a result that would not count.
     """
     device, precision = choose_device(args)
-    if len(set(args.seed)) < len(args.seed):
-        raise UserError("the numbers of --seed must all be different")
+    require(len(set(args.seed)) == len(args.seed), "the numbers of --seed must all be different")
     if args.checkpoint_dir:
         require(args.checkpoint_dir.resolve() != ROOT / "checkpoints",
                 "checkpoints/ is for published weights: give another --checkpoint-dir")
@@ -702,8 +694,8 @@ def setup(args, networks=None, data=None, publishable=True):
     changed = {name: replace(settings, **given) for name, settings in (networks or {}).items()}
     data_checksum = checksum(data, args.data_dir) if data else None
     published = data is None or data_checksum == MD5[data]
-    if args.record and not (publishable and published and "limit" not in given and "holdout" not in given):
-        raise UserError("--record needs the published data and the task's own options, without --limit and --holdout")
+    require(not args.record or (publishable and published and "limit" not in given and "holdout" not in given),
+            "--record needs the published data and the task's own options, without --limit and --holdout")
     description = json.dumps({
         "networks": {name: settings.as_dict() for name, settings in changed.items()}, "seeds": args.seed,
         "device": device.type, "precision": precision, "threads": torch.get_num_threads(), "data": data_checksum},
@@ -718,8 +710,7 @@ def choose_device(args):
     """The device and the precision that the command line asks for; raises UserError if there is no such device."""
     best = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     device = best if args.device == "auto" else torch.device(args.device)
-    if device.type not in ("cpu", best.type):
-        raise UserError(f"no {device.type} device here: leave out --device, or give --device cpu")
+    require(device.type in ("cpu", best.type), f"no {device.type} device here: leave out --device or give --device cpu")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 means fp32: no TF32 in convolutions
     if args.precision == "auto":
@@ -778,11 +769,6 @@ def speed_up():
             ctypes.CDLL(None).mallopt(option, value)
 
 
-def terminate(number, frame):
-    """SIGTERM ends a script in the same way as Ctrl-C."""
-    raise KeyboardInterrupt(number)
-
-
 def thread_failed(error):
     """Keep silent about TensorBoard's writer thread on a full disk: its error comes again in flush()."""
     if not issubclass(error.exc_type, OSError):
@@ -790,13 +776,13 @@ def thread_failed(error):
 
 
 def run_script(main):
-    """Call a script's main; a user's mistake ends in one line and exit status 2, Ctrl-C in 130, SIGTERM in 143."""
+    """Call a script's main; a user's mistake ends in one line and exit status 2, Ctrl-C and SIGTERM in 130."""
     sys.stdout.reconfigure(errors="replace")  # a console without "π" is no reason to stop
     threading.excepthook = thread_failed
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a script as Ctrl-C does
     speed_up()
     try:
-        main()
+        return main()
     except UserError as error:
         message, status = str(error), 2
     except OSError as error:  # full disk, folder not writable, …
@@ -806,9 +792,6 @@ def run_script(main):
             raise
         message, status = "not enough memory: give a smaller --batch-size", 2
     except KeyboardInterrupt as stop:
-        message = "; ".join(["interrupted", *getattr(stop, "__notes__", [])])
-        status = 128 + (stop.args[0] if stop.args else signal.SIGINT)
-    else:
-        return
+        message, status = "; ".join(["interrupted", *stop.args]), 130
     print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)

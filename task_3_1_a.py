@@ -107,7 +107,7 @@ def main():
 
     suffix = "_template" if args.template else "_augmented" if args.augment else ""
     common.plot_curves(setup, f"task_3_1_a{suffix}.png", trained, "accuracy", "MNIST error in %",
-                       transform=lambda percent: 100 - percent, scale="log", limits=(0.1, 100))
+                       transform=lambda percent: 100 - percent, yscale="log", ylim=(0.1, 100))
     last = list(trained.values())[-1][0]  # the augmented one, if there is one
     plot_errors(setup, f"task_3_1_a{suffix}_errors.png", last.outputs, *validation)
     for name in trained:

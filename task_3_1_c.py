@@ -85,7 +85,7 @@ def main():
 
     worst = max(100 - value for runs in trained.values() for value in common.final(runs, "accuracy"))
     common.plot_curves(setup, "task_3_1_c.png", trained, "accuracy", "Fashion-MNIST error in %",
-                       transform=lambda percent: 100 - percent, limits=(0, 2 * worst + 1))  # cuts the first epochs off
+                       transform=lambda percent: 100 - percent, ylim=(0, 2 * worst + 1))  # cuts the first epochs off
     predictions = trained["improved"][0].outputs.argmax(dim=1)
     labels = validation[1]
     confusion = confusion_matrix(predictions, labels)

@@ -1,21 +1,18 @@
 """3.2 b) Denoising Fashion-MNIST with an encoder-decoder: which MAE on the validation images?
 
-Trained with equation (2): 0.0501 ± 0.0006; trained with the MAE itself (`--loss l1`): 0.0477 ± 0.0005; a more
-sophisticated network, a U-Net, trained with the MAE (`--network unet --loss l1`): 0.0328 ± 0.0001 (three seeds; the
-10,000 test images, after the last epoch). The noisy image itself has an MAE of 0.4999.
+Trained with equation (2): 0.0501 ± 0.0006; with the MAE itself (`--loss l1`): 0.0477 ± 0.0005; a more sophisticated
+network, a U-Net, trained with the MAE (`--network unet --loss l1`): 0.0328 ± 0.0001 (three seeds; the 10,000 test
+images, after the last epoch). The noisy image itself has an MAE of 0.4999.
 
-Two places of the sheet's list cannot be followed to the letter, see EncoderDecoder in common.py: without
-output_padding=1 the output has 25 x 25 pixels, and 16 filters in the last layer give 16 channels, which broadcast
-against the one-channel target without an error: each channel is then trained as a denoiser of its own. Equation (2) is
-the mean over the images of each image's L2 norm. Trained with it, the network is better in MSE and PSNR; trained with
-the L1 loss, in MAE. Given a noisy image, several clean images are possible: their mean minimises the expected squared
-error and, roughly, its root for each image, equation (2); their median minimises the expected absolute error.
+Two places of the list cannot be followed to the letter, see EncoderDecoder in common.py: 16 output channels would
+broadcast against the target's one without an error, each then trained as a denoiser. Trained with equation (2), the
+network is better in MSE and PSNR; with the L1 loss, in MAE. Given a noisy image, many clean ones are possible: their
+mean minimises the expected squared error and, roughly, equation (2), its root; their median, the absolute error.
 
 TensorBoard's grids show, on training and validation images alike, that most of the noise is gone, the background nearly
-black and the outline right, and that fine texture is soft or lost. The bottleneck could hold it: trained without noise,
-the same network has an MAE of 0.0089 (`report/what_the_denoiser_keeps.py`). Nor does the noise destroy all of it: the
-U-Net recovers more from the same images. The sheet's network does not overfit: its MAE on the training images, below,
-equals that on the validation images within the spread.
+black and the outline right, and fine texture soft or lost. The bottleneck could hold it: trained without noise, the
+network has an MAE of 0.0089 (`report/what_the_denoiser_keeps.py`). Nor does the noise destroy all of it: the U-Net
+recovers more. The sheet's network does not overfit: its training and validation MAE agree within the spread.
 """
 
 from dataclasses import replace
@@ -23,25 +20,23 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.utils import make_grid
 
 import common
 from common import EncoderDecoder, Settings, mean_std
 from task_3_2_a import NoisyFashionMNIST
 
 VALIDATION_SEED = 2_000_000_000  # seed of the fixed noise of the validation images; those of training are smaller
-SHOWN = 8  # images in each TensorBoard grid
 
 
 class UNet(nn.Module):
-    """A denoiser with a full-resolution path: images [B, 1, 28, 28] to images [B, 1, 28, 28].
+    """A U-Net (Ronneberger et al. 2015, arXiv:1505.04597): images [B, 1, 28, 28] to images [B, 1, 28, 28].
 
-    An encoder-decoder whose decoder also sees the encoder's features of the same resolution
-    (Ronneberger et al. 2015, arXiv:1505.04597), here 28, 14 and 7 pixels.
+    Its decoder also sees the encoder's features of the same resolution, here 28, 14 and 7 pixels.
     """
 
-    def __init__(self, widths=(24, 48, 96)):
+    def __init__(self, fine=24, middle=48, coarse=96):
         super().__init__()
-        fine, middle, coarse = widths
         self.encode_fine, self.encode_middle = self.block(1, fine), self.block(fine, middle)
         self.bottleneck = self.block(middle, coarse)
         self.up_middle = nn.ConvTranspose2d(coarse, middle, 2, stride=2)
@@ -70,9 +65,6 @@ def image_l2_norm(outputs, targets):
     return (outputs - targets).flatten(1).norm(dim=1).mean()
 
 
-NETWORKS = {"listed": EncoderDecoder, "unet": UNet}
-LOSSES = {"l2": image_l2_norm, "l1": common.mean_absolute_error}
-
 SETTINGS = Settings(
     network=EncoderDecoder,
     loss=image_l2_norm,
@@ -80,21 +72,16 @@ SETTINGS = Settings(
     batch_size=100,  # a third of the template's 300: three times as many steps in the same epochs
     lr=5e-3,  # peak of the one-cycle schedule
     noise=1.0)  # uniform on (0, noise)
+NETWORKS = {"listed": EncoderDecoder, "unet": UNet}
+LOSSES = {"l2": image_l2_norm, "l1": common.mean_absolute_error}
 
 
 def train_denoisers(setup, training_images, validation_images):
-    """Train all networks of a setup, with image grids in TensorBoard; both arguments uint8 [N, 1, 28, 28].
-
-    Returns {name: [Run per seed]}.
-    """
-    from torchvision.utils import make_grid  # imported here: it takes seconds
-
-    shown = {"training": (training_images[:SHOWN], VALIDATION_SEED + 1),
-             "validation": (validation_images[:SHOWN], VALIDATION_SEED)}
-
-    def show(settings, writers, network, epoch):
-        for kind, (images, noise_seed) in shown.items():
-            pairs = NoisyFashionMNIST(images, noise_seed, settings.noise)
+    """Train all networks of a setup; both arguments uint8 [N, 1, 28, 28]; returns {name: [Run per seed]}."""
+    def show(settings, writers, network, epoch):  # eight images of each kind in TensorBoard
+        for kind, images, noise_seed in (("training", training_images, VALIDATION_SEED + 1),
+                                         ("validation", validation_images, VALIDATION_SEED)):
+            pairs = NoisyFashionMNIST(images[:8], noise_seed, settings.noise)
             noisy, clean = pairs[:]
             outputs, _ = common.evaluate(network, pairs, setup)
             rows = torch.stack([noisy / (1 + settings.noise), outputs, clean], dim=1).flatten(0, 1).clamp(0, 1)
@@ -149,7 +136,7 @@ def main():
         "noisy": (noisy[picks], 0, 2), "output": (runs[0].outputs[picks], 0, 1), "clean": (clean[picks], 0, 1)})
     common.publish(setup, runs[0], f"{name}.pt")
     common.report(setup, [
-        f"validation on {len(clean)} images after epoch {setup.networks['denoiser'].epochs}, {args.network} network"
+        f"validation on {len(clean)} images after epoch {len(runs[0].history)}, {args.network} network"
         f" ({common.parameter_count(runs[0].network):,} parameters), {args.loss} loss,"
         f" {common.minutes(runs) / len(runs):.1f} minutes per seed",
         *score_table({"noisy image X": [noisy], "X - 0.5": [noisy - 0.5],

@@ -30,8 +30,6 @@ def wait_for(address):
 
 
 def main():
-    from playwright.sync_api import sync_playwright
-
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", help="what TensorBoard gets as --logdir")
     parser.add_argument("tags", help="regular expression of the cards' tags")
@@ -39,6 +37,10 @@ def main():
     parser.add_argument("--browser", help="path of an installed Chromium")
     parser.add_argument("--port", type=int, default=6123)
     args = parser.parse_args()
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        parser.error("playwright is missing: pip install playwright && playwright install chromium")
 
     address = f"http://localhost:{args.port}/"
     server = subprocess.Popen([sys.executable, "-m", "tensorboard.main", "--logdir", args.folder, "--port",

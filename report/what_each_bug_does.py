@@ -70,7 +70,7 @@ def main():
     trained = task_3_1_a.train_classifiers(setup, training, validation)
 
     common.plot_curves(setup, "what_each_bug_does.png", trained, "accuracy", "MNIST error in %",
-                       transform=lambda percent: 100 - percent, scale="log")
+                       transform=lambda percent: 100 - percent, yscale="log")
     epochs = setup.networks["fixed"].epochs
     shown = [epoch for epoch in (1, 2) if epoch < epochs] + [epochs]
     rows = [("validation accuracy in %", *(f"epoch {epoch}" for epoch in shown), f"training, epoch {epochs}")]

@@ -77,7 +77,7 @@ def main():
         curves[label] = [common.Run(denoiser, outputs[label], history, None)]
     trained = task_3_2_b.train_denoisers(setup, training, validation)
 
-    common.plot_curves(setup, "what_the_denoiser_keeps_curves.png", curves, "MAE", "MAE", scale="log")
+    common.plot_curves(setup, "what_the_denoiser_keeps_curves.png", curves, "MAE", "MAE", yscale="log")
     errors = (outputs["L2, equation (2)"] - clean).abs().mean(dim=(1, 2, 3))
     titles, picks = telling_images(clean, errors)
     common.plot_images(setup, "what_the_denoiser_keeps.png", titles, {
