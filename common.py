@@ -38,8 +38,8 @@ class UserError(Exception):
     """An error that the user can fix: run_script prints its text in one line and exits with status 2."""
 
 
-def require(condition, message="it does not hold what it should"):
-    """Raise UserError unless a condition holds: unlike assert, for what comes from outside."""
+def require(condition, message="its content is not as expected"):
+    """Raise UserError unless a condition holds; unlike assert, for checking external input."""
     if not condition:
         raise UserError(message)
 
@@ -72,7 +72,7 @@ def load(name, train, data_dir):
     try:
         missing = not all(file.exists() for file in files)
         shared = os.access(Path(data_dir) / ".lock", os.W_OK)  # another script has begun a download here
-        with lock(data_dir) if missing or shared else contextlib.nullcontext():  # two scripts download once
+        with lock(data_dir) if missing or shared else contextlib.nullcontext():  # so that two scripts download once
             data = getattr(datasets, name)(data_dir, train=train, download=True)
         images, labels = data.data.unsqueeze(1), data.targets
         require(len(images) == len(labels) > 0, "as many images as labels are needed")
@@ -373,7 +373,7 @@ def open_writers(folder, network, images, epochs_done, setup):
     writers = {kind: SummaryWriter(str(folder / kind), purge_step=epochs_done + 1)
                for kind in ("training", "validation")}
     if epochs_done == 0:
-        with warnings.catch_warnings(action="ignore"):  # tensorboard traces by a deprecated function
+        with warnings.catch_warnings(action="ignore"):  # tensorboard calls a deprecated tracing function
             writers["training"].add_graph(network.eval(), images.to(setup.device))
     return writers
 
@@ -467,7 +467,7 @@ def load_checkpoint(path):
         require(isinstance(state["history"], list))
         return state
     except Exception:  # a damaged or hostile file can fail in any way
-        raise UserError(f"{display_path(path)} is not a checkpoint of this project, or damaged") from None
+        raise UserError(f"{display_path(path)} is damaged or not a checkpoint of this project") from None
 
 
 def load_weights(network, state, path):
@@ -676,8 +676,8 @@ def setup(args, networks=None, data=None, publishable=True):
     """Decide device, precision, settings and the run's folder before training.
 
     networks: {name: Settings}, as the task has them; the command line replaces some of their fields.
-    data: the data set that the task reads; publishable: False if an option that only this script has asks for
-    something else than the task's own result.
+    data: the data set that the task reads; publishable: False if an option of this script alone asks for anything other
+    than the task's own result.
     A run of the task's own settings on the published data, with --seed 0 or 0 1 2 and the default --precision and
     --log-dir, publishes its weights and pictures; any other leaves published files alone.
     Raises UserError if the device is not there, a seed repeats, the data cannot be read, --checkpoint-dir is the folder
@@ -770,7 +770,7 @@ def speed_up():
 
 
 def thread_failed(error):
-    """Keep silent about TensorBoard's writer thread on a full disk: its error comes again in flush()."""
+    """Ignore errors of TensorBoard's writer thread on a full disk: flush() raises them again."""
     if not issubclass(error.exc_type, OSError):
         threading.__excepthook__(error)
 

@@ -1,4 +1,4 @@
-"""3.1 a) A simple CNN on MNIST: which validation accuracy does it reach after 15 epochs?
+"""3.1 a) A simple CNN on MNIST: what validation accuracy does it reach after 15 epochs?
 
 99.34 ± 0.03 %, with two additions to the template: a one-cycle schedule and label smoothing. The template, completed
 and its bugs fixed, but nothing added (`--template`), reaches 99.04 ± 0.06 %, the network trained on shifted, rotated
@@ -9,11 +9,11 @@ the error, 100 - accuracy, on a logarithmic axis, because all accuracies soon li
 The template's two bugs, each fixed in one line of common.py:
 1. ConvNet: the ReLU after the third convolution was missing. Two affine maps in a row are one affine map, so the third
    convolution and the first linear layer together could do no more than the linear layer alone.
-2. train_epoch: `optimizer.zero_grad()` was missing. `backward()` adds to the gradients that are there, so every step
+2. train_epoch: `optimizer.zero_grad()` was missing. `backward()` adds to the stored gradients, so every step
    followed the sum of all gradients since the first iteration instead of the gradient of its own batch.
 What each one does to training (`report/what_each_bug_does.py`, 5 epochs, three seeds): without zero_grad, next to
 nothing is learned: 11.01 ± 0.59 %. Without the third ReLU, validation accuracy is 98.89 ± 0.17 %, with both bugs fixed
-98.87 ± 0.20 %: it does not reveal the missing ReLU, reading the code does. The one-cycle schedule raises it to 99.14 %,
+98.87 ± 0.20 %: it does not reveal the missing ReLU; reading the code does. The one-cycle schedule raises it to 99.14 %,
 label smoothing to 99.30 %. The template's missing parts (optimizer, accuracy, log path, data loaders) are in common.py.
 Validation is in `eval()` mode, which matters as soon as a network has batch normalisation, as in 3.1 c, or dropout.
 """

@@ -1,13 +1,15 @@
 """3.1 c) Fashion-MNIST with the network of 3.1 a, then with an improved one: what helps, and why?
 
-The sheet's network reaches 93.12 ± 0.16 %, trained on augmented images 94.17 ± 0.07 %, and the improved one, with
-1,791,770 parameters instead of 6,444,170 but more than twice the minutes, 94.73 ± 0.13 % (three seeds; the 10,000 test
-images, after the last epoch).
+The sheet's network reaches 93.12 ± 0.16 % after 15 epochs. Trained on augmented images for 25 epochs it reaches 94.51 ±
+0.09 %, and the improved one, with 1,791,770 parameters instead of 6,444,170 but three times the training time, 95.01 ±
+0.07 %; after 15 epochs (`--epochs 15`), 94.17 ± 0.07 % and 94.73 ± 0.13 % (three seeds; the 10,000 test images, after
+the last epoch).
 
-The sheet's network (below: plain) overfits: it memorises its training images, 100.00 % of them. Trained on flipped,
-shifted and randomly erased images (augmented) it reaches 96.49 % on the original training images and validates better:
-the gap shrinks from 6.88 to 2.32 points. The improved network, trained on such images too, has a larger gap, 3.62, but
-fits so much more, 98.35 %, that it validates better still. It has pooling, batch normalisation and more and wider
+The sheet's network (below: plain) overfits: it memorises its training images, 100.00 % of them. Trained for as many
+epochs on flipped, shifted and randomly erased images (augmented), it reaches 96.49 % on the original training images
+and generalises better: the gap shrinks from 6.88 to 2.32 points. The improved network, trained on such images too, has
+a larger gap, 3.62, but fits so much more, 98.35 %, that its validation accuracy is higher still. Ten more epochs, each
+with new variants of the images, help both. The improved network has pooling, batch normalisation and more and wider
 convolutions in place of the one large linear layer that holds nearly all parameters of the sheet's network. What each
 change brings: `report/what_each_change_brings.py`.
 """
@@ -40,12 +42,13 @@ def random_clothes(images):
 IMPROVED = Settings(
     network=FashionNet,
     loss=smoothed_cross_entropy,
-    epochs=15,  # the sheet's
+    epochs=25,  # more than the sheet's 15: augmented images are never the same twice
     batch_size=250,  # fewer, larger steps: a CPU computes them faster
     lr=3e-3,  # larger batches take a larger rate
     weight_decay=0.05,
     augment=random_clothes)
-NETWORKS = {"plain": SHEET, "augmented": replace(SHEET, augment=random_clothes), "improved": IMPROVED}
+NETWORKS = {"plain": SHEET, "augmented": replace(SHEET, epochs=IMPROVED.epochs, augment=random_clothes),
+            "improved": IMPROVED}
 
 
 def training_accuracy(run, training, setup):
@@ -93,19 +96,20 @@ def main():
     for name in trained:
         common.publish(setup, trained[name][0], "task_3_1_c.pt" if name == "improved" else f"task_3_1_c_{name}.pt")
 
-    rows = [("", "parameters", "minutes", "training", "validation", "gap")]
+    rows = [("", "parameters", "epochs", "minutes", "training", "validation", "gap")]
     for name, runs in trained.items():
         on_training = [training_accuracy(run, training, setup) for run in runs]
         on_validation = common.final(runs, "accuracy")
         gaps = [a - b for a, b in zip(on_training, on_validation)]
-        rows.append((name, f"{common.parameter_count(runs[0].network):,}", f"{common.minutes(runs) / len(runs):.1f}",
-                     mean_std(on_training), mean_std(on_validation), mean_std(gaps)))
+        rows.append((name, f"{common.parameter_count(runs[0].network):,}", str(len(runs[0].history)),
+                     f"{common.minutes(runs) / len(runs):.1f}", mean_std(on_training), mean_std(on_validation),
+                     mean_std(gaps)))
     recall = 100 * confusion.diag() / confusion.sum(dim=1).clamp(min=1)
     tops = [FASHION_CLASSES.index(name) for name in ("T-shirt/top", "Pullover", "Coat", "Shirt")]
     alike = confusion[tops][:, tops].fill_diagonal_(0).sum()
     common.report(setup, [
-        f"accuracy in % after epoch {setup.networks['improved'].epochs} on the training images (as they are) and on"
-        f" {len(labels)} validation images; minutes per seed", *common.table(*rows),
+        f"accuracy in % after the last epoch on the training images (as they are) and on {len(labels)} validation images;"
+        " minutes per seed", *common.table(*rows),
         f"accuracy of each class in %, improved, seed {setup.seeds[0]}: "
         + ", ".join(f"{name} {value:.1f}" for name, value in zip(FASHION_CLASSES, recall)),
         f"among T-shirt/top, Pullover, Coat and Shirt: {alike} of its {(predictions != labels).sum()} errors"], trained)
@@ -118,11 +122,21 @@ if __name__ == "__main__":
 # Results, each block printed by the command above it
 
 # $ python task_3_1_c.py --seed 0 1 2
-# accuracy in % after epoch 15 on the training images (as they are) and on 10000 validation images; minutes per seed
-#              parameters  minutes       training    validation          gap
-# plain         6,444,170      7.1  100.00 ± 0.00  93.12 ± 0.16  6.88 ± 0.16
-# augmented     6,444,170      8.4   96.49 ± 0.05  94.17 ± 0.07  2.32 ± 0.03
-# improved      1,791,770     21.3   98.35 ± 0.03  94.73 ± 0.13  3.62 ± 0.14
+# accuracy in % after the last epoch on the training images (as they are) and on 10000 validation images; minutes per seed
+#              parameters  epochs  minutes       training    validation          gap
+# plain         6,444,170      15      7.1  100.00 ± 0.00  93.12 ± 0.16  6.88 ± 0.16
+# augmented     6,444,170      25     13.1   98.05 ± 0.10  94.51 ± 0.09  3.54 ± 0.05
+# improved      1,791,770      25     39.8   99.49 ± 0.03  95.01 ± 0.07  4.47 ± 0.05
+# accuracy of each class in %, improved, seed 0: T-shirt/top 90.9, Trouser 99.2, Pullover 92.2, Dress 94.8, Coat 94.2, Sandal 99.3, Shirt 84.0, Sneaker 98.1, Bag 99.4, Ankle boot 97.2
+# among T-shirt/top, Pullover, Coat and Shirt: 336 of its 507 errors
+# (AMD EPYC, 1 thread, bf16, torch 2.15.0+cu132, 180.1 minutes)
+
+# $ python task_3_1_c.py --epochs 15 --seed 0 1 2
+# accuracy in % after the last epoch on the training images (as they are) and on 10000 validation images; minutes per seed
+#              parameters  epochs  minutes       training    validation          gap
+# plain         6,444,170      15      7.1  100.00 ± 0.00  93.12 ± 0.16  6.88 ± 0.16
+# augmented     6,444,170      15      8.4   96.49 ± 0.05  94.17 ± 0.07  2.32 ± 0.03
+# improved      1,791,770      15     21.3   98.35 ± 0.03  94.73 ± 0.13  3.62 ± 0.14
 # accuracy of each class in %, improved, seed 0: T-shirt/top 90.6, Trouser 99.5, Pullover 93.0, Dress 95.6, Coat 93.5, Sandal 99.0, Shirt 82.3, Sneaker 98.3, Bag 99.6, Ankle boot 97.4
 # among T-shirt/top, Pullover, Coat and Shirt: 359 of its 512 errors
 # (AMD EPYC, 1 thread, bf16, torch 2.15.0+cu132, 110.4 minutes)

@@ -40,12 +40,14 @@ class NoisyFashionMNIST(Dataset):
 def plot_pairs(setup, noisy, clean, titles, name):
     """Draw pairs, 8 in a row, noisy (halved, to fit in 0 to 1) beside clean; both [N, 1, 28, 28], N a multiple of 8."""
     rows = len(noisy) // 8
-    figure, axes = common.make_figure(12, 0.92 * rows + 0.4, nrows=rows, ncols=8, squeeze=False)
-    for axis, pair, title in zip(axes.flat, zip(noisy / 2, clean), titles):
-        axis.imshow(torch.cat(pair, dim=2)[0], vmin=0, vmax=1)
-        axis.set_title(title, fontsize=8, pad=2)
+    figure, axes = common.make_figure(12, 0.98 * rows + 0.4, nrows=rows, ncols=8, squeeze=False)
+    gap = torch.ones(1, 28, 1)  # white
+    for axis, left, right, title in zip(axes.flat, noisy / 2, clean, titles):
+        axis.imshow(torch.cat([left, gap, right], dim=2)[0], vmin=0, vmax=1)
+        axis.set_title(title, fontsize=12, pad=2)
         axis.axis("off")
-    figure.suptitle("Fashion-MNIST training images, number and class: noisy (black to white = 0 to 2) | clean (0 to 1)")
+    figure.suptitle("Fashion-MNIST training images, number and class: noisy (black to white = 0 to 2) | clean (0 to 1)",
+                    fontsize=12)
     common.save_figure(setup, figure, name)
 
 

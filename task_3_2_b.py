@@ -1,13 +1,13 @@
-"""3.2 b) Denoising Fashion-MNIST with an encoder-decoder: which MAE on the validation images?
+"""3.2 b) Denoising Fashion-MNIST with an encoder-decoder: what validation MAE does it reach?
 
-Trained with equation (2): 0.0501 ± 0.0006; with the MAE itself (`--loss l1`): 0.0477 ± 0.0005; a more sophisticated
-network, a U-Net, trained with the MAE (`--network unet --loss l1`): 0.0328 ± 0.0001 (three seeds; the 10,000 test
+Trained with equation (2): 0.0501 ± 0.0006; with the L1 loss, the MAE itself (`--loss l1`): 0.0477 ± 0.0005; a U-Net, a
+more sophisticated network, with the L1 loss (`--network unet --loss l1`): 0.0328 ± 0.0001 (three seeds; the 10,000 test
 images, after the last epoch). The noisy image itself has an MAE of 0.4999.
 
-Two places of the list cannot be followed to the letter, see EncoderDecoder in common.py: 16 output channels would
-broadcast against the target's one without an error, each then trained as a denoiser. Trained with equation (2), the
-network is better in MSE and PSNR; with the L1 loss, in MAE. Given a noisy image, many clean ones are possible: their
-mean minimises the expected squared error and, roughly, equation (2), its root; their median, the absolute error.
+The list cannot be followed to the letter in two places (see EncoderDecoder in common.py). For one, 16 output channels
+would silently broadcast against the target's one, each trained as a denoiser. Trained with equation (2), the network is
+better in MSE and PSNR; with the L1 loss, in MAE. Given a noisy image, many clean ones are possible: their mean
+minimises the expected squared error (roughly also its root, equation (2)), their median the absolute error.
 
 TensorBoard's grids show, on training and validation images alike, that most of the noise is gone, the background nearly
 black and the outline right, and fine texture soft or lost. The bottleneck could hold it: trained without noise, the

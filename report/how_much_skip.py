@@ -2,18 +2,18 @@
 
 X -> a X + π(X) with one learned scalar a contains both of the sheet's networks: a = 0 and a = 1. All three are trained
 on noise uniform on (0, A). A Wiener filter that passes X with the gain a, against noise of variance A²/12, has
-a = d / (d + A²/12), where d is the energy per pixel of what it is to pass on.
+a = d / (d + A²/12), where d is the power per pixel of the signal to pass on.
 
-Nearly all of it when the noise is weak, almost none at the sheet's. The learned a falls from 0.971 at A = 0.05 to 0.043
+Nearly all when the noise is weak, almost none at the sheet's level. The learned a falls from 0.971 at A = 0.05 to 0.043
 at the sheet's A = 1, where it ends at 0.039 or 0.044 if it starts at 0 or 1 instead of 0.5. The Wiener gain with d =
 0.00255, fitted, falls roughly like it (right panel). It is a fit, not an explanation: what π loses without any noise is
 0.00028 (`report/what_the_denoiser_keeps.py`), its squared bias at A = 1 is 0.00459
 (`report/what_the_skip_lets_through.py`). The skip connection (a = 1) pays off when the noise is weak: below A = 0.16 in
-terms of the MAE, below A = 0.25 in terms of equation (2), the loss of all three. Up to A = 0.15 its mean is the best of
-the three. From A = 0.2 on, no skip connection at all has the best mean of the MAE, and the learned a of equation (2),
-at A = 1 by no more than its spread, 2.551 ± 0.019 against 2.569 ± 0.024. Many of these differences are within the
-spreads, and for each seed all amplitudes share the initial weights, the batches and the noise draws, scaled by A. Ten
-epochs, three seeds.
+terms of the MAE, below A = 0.25 in terms of equation (2), the loss of all three. Up to A = 0.15, a = 1 has the best
+mean in both measures. From A = 0.2 on, a = 0 has the best mean MAE, and the learned a the best mean of equation (2), at
+A = 1 by no more than its spread, 2.551 ± 0.019 against 2.569 ± 0.024. Some of these differences are within the spreads,
+and for each seed all amplitudes share the initial weights, the batches and the noise draws, scaled by A. Ten epochs,
+three seeds.
 """
 
 import sys

@@ -3,9 +3,9 @@
     pip install playwright && playwright install chromium
     python report/take_screenshots.py runs/task_3_1_a/DATE-TIME/plain/seed0 accuracy task_3_1_a
 
-takes the cards whose tag matches a regular expression, without smoothing: a chart of training and validation becomes
-report/figures/tensorboard_task_3_1_a.png, images of one of them, as of 3.2 b by "MAE|noisy", end in _training.png or
-_validation.png. `--browser FILE` uses an installed Chromium.
+takes the cards whose tag matches a regular expression, without smoothing: a chart of both training and validation
+becomes report/figures/tensorboard_task_3_1_a.png; a card of only one of them (such as the images of 3.2 b, by
+"MAE|noisy") ends in _training.png or _validation.png. `--browser FILE` uses an installed Chromium.
 """
 
 import argparse

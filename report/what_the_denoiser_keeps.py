@@ -1,10 +1,10 @@
-"""Experiment for 3.2 b: what does one pixel tell, and what limits the denoiser, bottleneck, noise or network?
+"""Experiment for 3.2 b: what does one pixel reveal, and what limits the denoiser: bottleneck, noise or network?
 
 Not the bottleneck's size as such: trained without noise, the listed network has an MAE of 0.0089 and returns stripes,
 straps and soles. Not the noise alone: the U-Net has an MAE of 0.0329 on the same noisy images, the listed network with
 the same loss 0.0475 (by equation (2): 0.0501). So the network does not find all of the texture in the noise; more
-channels help (`report/why_the_skip_hurts.py`), but they widen the bottleneck too, and the U-Net passes around it: what
-its width, depth and a path at full resolution each contribute was not measured. All are the networks of 3.2 b, seed 0,
+channels help (`report/why_the_skip_hurts.py`), but they widen the bottleneck too, and the U-Net bypasses it: what its
+width, depth and a path at full resolution each contribute was not measured. All are the networks of 3.2 b, seed 0,
 from checkpoints/. Simple estimates: the best guess from one pixel (`single_pixel_median`) has an MAE of 0.1220, a mean
 of 3x3 pixels 0.1166.
 """
@@ -44,9 +44,9 @@ def load_denoiser(network, name):
 def single_pixel_median(noisy, images):
     """The guess of a clean pixel from its noisy value alone that has the smallest MAE: its conditional median.
 
-    Given X, noise uniform on (0, 1) restricts the clean value to [X - 1, X] and is equally likely for all values there:
-    so it is the median of all training pixels in that interval. noisy: float32 in [0, 2), images: uint8, any shapes;
-    returns float32 in [0, 1], of the shape of noisy.
+    Noise uniform on (0, 1) restricts the clean value to [X - 1, X], where its likelihood is constant: so the guess is the
+    median of all training pixels in that interval. noisy: float32 in [0, 2), images: uint8, any shapes; returns float32
+    in [0, 1], of the shape of noisy.
     """
     below = F.pad(torch.bincount(images.flatten().int(), minlength=256).cumsum(0).double(), (1, 0))  # below[v]: < v
     first = ((noisy - 1) * 255).ceil().clamp(0, 255).long()

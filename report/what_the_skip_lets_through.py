@@ -37,7 +37,7 @@ JACOBIANS = 20  # images over which singular values are averaged
 def split_errors(network, clean):
     """Variance over noise draws, squared bias and MAE, each a [3]: all pixels, background, garment.
 
-    The squared error of the mean over K draws still holds variance / K, which is subtracted from the squared bias.
+    The squared error of the mean over K draws includes variance / K; subtracting it gives the squared bias.
     clean: [N, 1, 28, 28]; background: the pixels that are 0 there.
     """
     generator = torch.Generator().manual_seed(task_3_2_b.VALIDATION_SEED)

@@ -83,7 +83,7 @@ def test_3_1_b_prints_names_and_shapes(script):
 def test_3_1_c_and_its_checkpoints_in_3_1_d(script, tmp_path):
     process = script("task_3_1_c", "--epochs", 1, "--limit", 60, "--checkpoint-dir", tmp_path / "weights")
     assert process.returncode == 0, process.stderr
-    rows = re.findall(r"^(plain|augmented|improved) +[\d,]+ +\d+\.\d +(\S+) +(\S+) +(\S+)$", process.stdout, re.M)
+    rows = re.findall(r"^(plain|augmented|improved) +[\d,]+ +1 +\d+\.\d +(\S+) +(\S+) +(\S+)$", process.stdout, re.M)
     assert len(rows) == 3
     assert all(float(training) - float(validation) == pytest.approx(float(gap), abs=0.02)
                for _, training, validation, gap in rows)
