@@ -12,7 +12,7 @@ And does it depend on how the networks are trained? The L1 loss; the template's 
 
 It can be represented better than it is learned. Started near -X, X + π(X) ends at a validation MAE of 0.0580 ± 0.0009,
 from the usual random start at 0.1011 ± 0.0042, without the skip connection at 0.0522 ± 0.0009. Random orthogonal
-weights do not help, 0.1214 ± 0.0081; whether another start that passes all 784 directions would, was not tested. π
+weights do not help, 0.1214 ± 0.0081; other starts that pass all 784 numbers do (`report/what_makes_a_good_start.py`). π
 without the skip connection, started near X, hardly gains, 0.0514 ± 0.0003. LeakyReLU helps a little (0.0880); three
 times the epochs gain hardly more than the spread of the difference (-0.0065 ± 0.0060); twice the learning rate does not
 help (0.1051 ± 0.0139), a fifth of it hurts (0.1210).
