@@ -9,15 +9,15 @@ three times as large (0.01103 against 0.00364), the squared bias a little larger
 additional error is noise left in the background: 0.0836 instead of 0.0162 there, 0.1092 instead of 0.0839 on the
 garments.
 
-Why (`report/why_the_skip_hurts.py`, ten epochs, three seeds). Without the skip connection, π outputs the clean image and
-suppresses most directions of its input, and the noise with them. With it, π has to output the negative of the noise:
+Why (`report/why_the_skip_hurts.py`, ten epochs, three seeds). Without the skip connection, π outputs the clean image
+and suppresses most directions of its input, and the noise with them. With it, π has to output the negative of the noise:
 784 independent numbers through a bottleneck of 16 x 7 x 7 = 784, which leaves no room for a single dead channel. The
 network can represent a better answer than it learns: started near hand-made weights with π(X) = -X, it reaches an MAE
 of 0.0580; from its usual random start, 0.1011; without the skip connection, 0.0522. Other starts that pass all 784
 numbers, but to wrong pixels or with the wrong sign, help too, 0.0733 and 0.0704
-(`report/what_makes_a_good_start.py`). Orthogonal weights, LeakyReLU, other learning rates and three times the epochs all end at 0.0880 or above. With twice the channels,
-most of the gap is closed: 0.0650 with and 0.0460 without the skip connection. With the L1 loss it is worse too: 0.1064
-and 0.0499.
+(`report/what_makes_a_good_start.py`). Orthogonal weights, LeakyReLU, other learning rates and three times the epochs
+all end at 0.0880 or above. With twice the channels, most of the gap is closed: 0.0650 with and 0.0460 without the skip
+connection. With the L1 loss it is worse too: 0.1064 and 0.0499.
 
 The possible benefits of a skip connection: only the residual, output minus input, has to be learned; detail bypasses
 the bottleneck; in a deep network, gradients have a direct path (not here, where it bypasses all weights at once). It

@@ -44,7 +44,7 @@ def load_denoiser(network, name):
 def single_pixel_median(noisy, images):
     """The guess of a clean pixel from its noisy value alone that has the smallest MAE: its conditional median.
 
-    Noise uniform on (0, 1) restricts the clean value to [X - 1, X], where its likelihood is constant: so the guess is the
+    Noise uniform on (0, 1) restricts the clean value to [X - 1, X], where its likelihood is constant: the guess is the
     median of all training pixels in that interval. noisy: float32 in [0, 2), images: uint8, any shapes; returns float32
     in [0, 1], of the shape of noisy.
     """

@@ -20,7 +20,7 @@ One channel of the bottleneck is dead in each of the three usual runs, and with 
 the whole reason: of the three runs from orthogonal weights, two have no dead channel.
 Twice the channels close most of the gap, 0.0650 with and 0.0460 without the skip connection, and four times the
 channels more of it, 0.0545 and 0.0421. On black images 16 channels end at 0.0804 ± 0.0100 and 32 at 0.0040 ± 0.0002.
-It is worse with other losses and schedules too: 0.1064 with and 0.0499 without the skip connection when trained with the
+It is worse with another loss and schedule too: 0.1064 with and 0.0499 without the skip connection when trained with the
 L1 loss, 0.1393 and 0.0583 as in the template. Ten epochs unless the table says otherwise, three seeds.
 """
 

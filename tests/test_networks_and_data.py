@@ -184,9 +184,9 @@ def test_training_noise_is_fresh_and_validation_noise_is_fixed(images):
 
 def test_ablation_leads_from_the_sheets_network_to_the_improved_one_without_the_test_set():
     rows = list(what_each_change_brings.NETWORKS.values())
-    own = {"epochs": 15, "holdout": False}
-    assert replace(rows[0], **own, momentum=task_3_1_c.SHEET.momentum) == task_3_1_c.SHEET
-    assert replace(rows[-1], **own) == task_3_1_c.IMPROVED
+    sheet, improved = task_3_1_c.SHEET, task_3_1_c.IMPROVED
+    assert replace(rows[0], epochs=sheet.epochs, holdout=False, momentum=sheet.momentum) == sheet
+    assert replace(rows[-1], epochs=improved.epochs, holdout=False) == improved
     assert all(row.holdout and row.epochs == rows[0].epochs for row in rows)
 
 
