@@ -185,7 +185,7 @@ class EncoderDecoder(nn.Module):
 
     As listed, except in two places where the listed layers would not return an image of the input's shape:
     `output_padding=1` lets the transposed convolutions double the size (7 -> 14 -> 28; without it 7 -> 13 -> 25), and
-    the last layer has the image's one channel instead of 16 filters.
+    the last layer has the image's one channel instead of 16, which would silently broadcast against the target's one.
     """
 
     def __init__(self, channels=16):
@@ -241,7 +241,6 @@ class Setup:
 
     device: torch.device
     precision: str  # "fp32" or "bf16"
-    seeds: list
     networks: dict  # name: Settings, as the command line changed them
     folder: Path  # everything this run writes: curves, states, weights, pictures, results
     publishes: bool  # whether checkpoints/ and report/figures/ get the weights and pictures too
@@ -339,6 +338,7 @@ def fit(name, data, metrics, setup, seed, on_epoch_end=None):
     history = resume(folder / "checkpoint.pt", network, optimizer, scheduler)
     example, _ = train_set[:1]
     writers = open_writers(folder, network, example, len(history), setup)
+    outputs = None
     for epoch in range(len(history) + 1, settings.epochs + 1):
         start = time.perf_counter()
         torch.manual_seed(1000 * seed + epoch)  # each epoch of each seed has random numbers of its own
@@ -359,7 +359,8 @@ def fit(name, data, metrics, setup, seed, on_epoch_end=None):
         save_checkpoint(folder / "checkpoint.pt", state)
     for writer in writers.values():
         writer.close()
-    outputs, _ = evaluate(network, validation_set, setup)  # for --resume of a finished training: no epoch has run
+    if outputs is None:  # --resume of a finished training: no epoch has run
+        outputs, _ = evaluate(network, validation_set, setup)
     return Run(network, outputs, history, folder / "checkpoint.pt")
 
 
@@ -412,7 +413,7 @@ def fit_all(make_data, metrics, setup, on_epoch_end=None):
     Returns {name: [a Run per seed]}.
     """
     try:
-        return {name: [fit(name, make_data(settings), metrics, setup, seed, on_epoch_end) for seed in setup.seeds]
+        return {name: [fit(name, make_data(settings), metrics, setup, seed, on_epoch_end) for seed in setup.args.seed]
                 for name, settings in setup.networks.items()}
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same command with --resume continues after the last finished epoch") from None
@@ -703,7 +704,7 @@ def setup(args, networks=None, data=None, publishable=True):
     folder, held = run_folder(args.log_dir / Path(sys.argv[0]).stem, description, args.resume)
     publishes = (publishable and published and changed == (networks or {}) and args.seed in ([0], [0, 1, 2])
                  and args.log_dir == ROOT / "runs" and (args.precision == "auto" or not networks))
-    return Setup(device, precision, args.seed, changed, folder, publishes, args, held)
+    return Setup(device, precision, changed, folder, publishes, args, held)
 
 
 def choose_device(args):

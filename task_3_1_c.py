@@ -110,7 +110,7 @@ def main():
     common.report(setup, [
         f"accuracy in % after the last epoch on the training images (as they are) and on {len(labels)} validation images;"
         " minutes per seed", *common.table(*rows),
-        f"accuracy of each class in %, improved, seed {setup.seeds[0]}: "
+        f"accuracy of each class in %, improved, seed {args.seed[0]}: "
         + ", ".join(f"{name} {value:.1f}" for name, value in zip(FASHION_CLASSES, recall)),
         f"among T-shirt/top, Pullover, Coat and Shirt: {alike} of its {(predictions != labels).sum()} errors"], trained)
 

@@ -4,10 +4,9 @@ Trained with equation (2): 0.0501 ± 0.0006; with the L1 loss, the MAE itself (`
 more sophisticated network, with the L1 loss (`--network unet --loss l1`): 0.0328 ± 0.0001 (three seeds; the 10,000 test
 images, after the last epoch). The noisy image itself has an MAE of 0.4999.
 
-The list cannot be followed to the letter in two places (see EncoderDecoder in common.py). For one, 16 output channels
-would silently broadcast against the target's one, each trained as a denoiser. Trained with equation (2), the network is
-better in MSE and PSNR; with the L1 loss, in MAE. Given a noisy image, many clean ones are possible: their mean
-minimises the expected squared error (roughly also its root, equation (2)), their median the absolute error.
+The list cannot be followed to the letter in two places (see EncoderDecoder in common.py). Trained with equation (2),
+the network is better in MSE and PSNR; with the L1 loss, in MAE. Given a noisy image, many clean ones are possible:
+their mean minimises the expected squared error (roughly also its root, equation (2)), their median the absolute error.
 
 TensorBoard's grids show, on training and validation images alike, that most of the noise is gone, the background nearly
 black and the outline right, and fine texture soft or lost. The bottleneck could hold it: trained without noise, the
@@ -18,7 +17,6 @@ recovers more. The sheet's network does not overfit: its training and validation
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torchvision.utils import make_grid
 
@@ -53,8 +51,8 @@ class UNet(nn.Module):
 
     def forward(self, images):
         fine = self.encode_fine(images)
-        middle = self.encode_middle(F.max_pool2d(fine, 2))
-        coarse = self.bottleneck(F.max_pool2d(middle, 2))
+        middle = self.encode_middle(nn.functional.max_pool2d(fine, 2))
+        coarse = self.bottleneck(nn.functional.max_pool2d(middle, 2))
         middle = self.decode_middle(torch.cat([self.up_middle(coarse), middle], dim=1))
         fine = self.decode_fine(torch.cat([self.up_fine(middle), fine], dim=1))
         return self.output(fine)

@@ -17,32 +17,28 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import common
 from task_3_2_b import train_denoisers
-from task_3_2_c import SkipConnection
-from why_the_skip_hurts import WITH, StartedFromX
+from why_the_skip_hurts import WITH, SkipStartedFromX
 
 
-class Started(SkipConnection):
-    """X + π(X) whose π starts near factor X: hand-made weights plus Gaussian noise.
+class Shuffled(SkipStartedFromX):
+    """X + π(X) whose π starts near -X, but with the 16 channels of its bottleneck in random order.
 
-    noise: its standard deviation; shuffled: permute the 16 channels of the bottleneck at random, so that in each 4 x 4
-    block of the output the pixels of the input have changed places.
+    So in each 4 x 4 block of its output, the pixels of the input have changed places.
     """
 
-    def __init__(self, factor=-1, noise=0.01, shuffled=False):
-        super().__init__()
-        self.network = StartedFromX(factor, noise)
-        if shuffled:
-            last_of_encoder = self.network.encoder[4].weight
-            with torch.no_grad():
-                last_of_encoder.copy_(last_of_encoder[torch.randperm(16)])
+    def __init__(self, noise=0.01):
+        super().__init__(noise=noise)
+        last_of_encoder = self.network.encoder[4].weight
+        with torch.no_grad():
+            last_of_encoder.copy_(last_of_encoder[torch.randperm(16)])
 
 
 NETWORKS = {
     "random start": WITH,
-    "near -X": replace(WITH, network=Started),
-    "near -X, ten times the noise": replace(WITH, network=Started, options={"noise": 0.1}),
-    "near -X, shuffled": replace(WITH, network=Started, options={"shuffled": True}),
-    "near X": replace(WITH, network=Started, options={"factor": 1})}
+    "near -X": replace(WITH, network=SkipStartedFromX),
+    "near -X, ten times the noise": replace(WITH, network=SkipStartedFromX, options={"noise": 0.1}),
+    "near -X, shuffled": replace(WITH, network=Shuffled),
+    "near X": replace(WITH, network=SkipStartedFromX, options={"factor": 1})}
 
 
 def main():

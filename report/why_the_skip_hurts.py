@@ -73,12 +73,12 @@ class StartedFromX(EncoderDecoder):
                 parameter.add_(noise * torch.randn_like(parameter))
 
 
-class StartedFromMinusX(SkipConnection):
-    """X + π(X) whose π starts near -X: the sum starts near a black image."""
+class SkipStartedFromX(SkipConnection):
+    """X + π(X) whose π starts near factor X: with -1, the sum starts near a black image."""
 
-    def __init__(self):
+    def __init__(self, factor=-1, noise=0.01):
         super().__init__()
-        self.network = StartedFromX(-1)
+        self.network = StartedFromX(factor, noise)
 
 
 class OrthogonalSkipConnection(SkipConnection):
@@ -109,7 +109,7 @@ TEMPLATE = L1 | {"batch_size": 300, "lr": 1e-3, "schedule": "constant", "momentu
 GARMENTS = {
     "without skip": WITHOUT,
     "with skip": WITH,
-    "with skip, started from -X": replace(WITH, network=StartedFromMinusX),
+    "with skip, started from -X": replace(WITH, network=SkipStartedFromX),
     "without skip, started from X": replace(WITHOUT, network=StartedFromX),
     "with skip, orthogonal start": replace(WITH, network=OrthogonalSkipConnection),
     "with skip, LeakyReLU": replace(WITH, network=LeakySkipConnection),

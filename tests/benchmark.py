@@ -60,8 +60,8 @@ def tutorial(data_dir, images, log_dir):
 
 def make_setup(precision, folder=None, args=None):
     """A Setup on the CPU that publishes nothing."""
-    return common.Setup(device=torch.device("cpu"), precision=precision, seeds=[0], networks={}, folder=folder,
-                        publishes=False, args=args)
+    return common.Setup(device=torch.device("cpu"), precision=precision, networks={}, folder=folder, publishes=False,
+                        args=args)
 
 
 def ours(data_dir, images, precision):
@@ -144,6 +144,21 @@ def compare_predictor(data_dir, quick, folder):
     yield f"   {files / seconds(run, [*predictor, *names]):.0f} images/s on {files} files, start included"
 
 
+def compare_speed_up(data_dir, quick, folder):
+    """Row 6: training without common.speed_up against training with it, each in a process of its own."""
+    images = "3000" if quick else "12000"
+    measure = ("import sys; sys.path.insert(0, sys.argv[1]); import benchmark\n"
+               "if sys.argv[2] == 'with': benchmark.common.speed_up()\n"
+               "train, _, _ = benchmark.ours(sys.argv[3], int(sys.argv[4]), sys.argv[5])\n"
+               "train(); print(benchmark.seconds(train))")
+    for precision in ["fp32"] + ["bf16"] * common.has_fast_bf16(torch.device("cpu")):
+        time_of = lambda way: float(subprocess.run(  # noqa: E731
+            [sys.executable, "-c", measure, ROOT / "tests", way, data_dir, images, precision], check=True,
+            stdout=subprocess.PIPE).stdout)
+        ratios = [time_of("without") / time_of("with") for _ in range(TURNS)]
+        yield f"6. {precision}: training with common.speed_up is {spread(ratios, 'x')} as fast as without"
+
+
 def peak_memory(data_dir, quick, folder):
     """Row 5: the resident set of each task, at its largest, in a run of one short epoch."""
     for script in sorted(ROOT.glob("task_3_*.py")):
@@ -167,7 +182,7 @@ def main():
     args = parser.parse_args()
     precision = "fp32 and bf16" if common.has_fast_bf16(torch.device("cpu")) else "fp32"
     torch.manual_seed(0)
-    parts = tqdm((compare_epochs, compare_predictor, peak_memory), leave=False, disable=None)
+    parts = tqdm((compare_epochs, compare_predictor, peak_memory, compare_speed_up), leave=False, disable=None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         common.report(make_setup(precision, folder, args), [

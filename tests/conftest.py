@@ -78,8 +78,9 @@ def synthetic(tmp_path_factory):
 def make_setup(tmp_path):
     """A function that returns the Setup of a training on the CPU that keeps everything in a temporary folder."""
     def make(folder="run", precision="fp32", seeds=(0,), **networks):
-        return common.Setup(device=torch.device("cpu"), precision=precision, seeds=list(seeds), networks=networks,
-                            folder=tmp_path / folder, publishes=False, args=argparse.Namespace(record=False))
+        return common.Setup(device=torch.device("cpu"), precision=precision, networks=networks,
+                            folder=tmp_path / folder, publishes=False,
+                            args=argparse.Namespace(seed=list(seeds), record=False))
     return make
 
 

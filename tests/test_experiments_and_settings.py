@@ -26,9 +26,9 @@ from task_3_2_a import NoisyFashionMNIST
 from task_3_2_b import UNet
 from test_networks_and_data import is_linear
 from what_each_bug_does import WithoutThirdReLU
-from what_makes_a_good_start import Started
+from what_makes_a_good_start import Shuffled
 from what_the_skip_lets_through import split_errors
-from why_the_skip_hurts import LeakySkipConnection, StartedFromMinusX, StartedFromX, dead_channels, write_identity
+from why_the_skip_hurts import LeakySkipConnection, SkipStartedFromX, StartedFromX, dead_channels, write_identity
 
 
 @pytest.mark.parametrize("size", ["fine", "middle"])
@@ -115,7 +115,7 @@ def test_written_down_weights_are_a_multiple_of_the_identity(factor):
 def test_shuffling_the_bottleneck_moves_pixels_within_their_block():
     torch.manual_seed(0)
     noisy = torch.rand(1, 1, 28, 28)
-    blocks = [F.unfold(images, 4, stride=4) for images in (noisy, -Started(noise=0, shuffled=True).network(noisy))]
+    blocks = [F.unfold(images, 4, stride=4) for images in (noisy, -Shuffled(noise=0).network(noisy))]
     assert not torch.equal(*blocks) and torch.equal(*(block.sort(dim=1).values for block in blocks))
 
 
@@ -124,8 +124,8 @@ def test_networks_of_the_experiments_are_what_they_are_called():
     noisy = 2 * torch.rand(3, 1, 28, 28)
     with torch.no_grad():
         assert (StartedFromX()(noisy) - noisy).abs().mean() < 0.2
-        assert StartedFromMinusX()(noisy).abs().mean() < 0.2
-        assert Started()(noisy).abs().mean() < 0.2 and (Started(factor=1)(noisy) - 2 * noisy).abs().mean() < 0.2
+        assert SkipStartedFromX()(noisy).abs().mean() < 0.2
+        assert (SkipStartedFromX(factor=1)(noisy) - 2 * noisy).abs().mean() < 0.2
         assert how_much_skip.LearnedSkip(start=1.0).gain == 1
         learned = how_much_skip.LearnedSkip()
         for gain in (0, 0.25):
