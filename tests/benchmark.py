@@ -196,22 +196,24 @@ if __name__ == "__main__":
 # Results, each block printed by the command above it
 
 # $ python tests/benchmark.py
-# 1. an epoch of 60000 images, a tutorial's loop: 55.47 s (54.96 … 57.02)
-#    ours, fp32: 39.51 s (39.08 … 40.96), 1.42x (1.34 … 1.44) as fast
-#    ours, bf16: 17.20 s (17.13 … 17.52), 3.24x (3.14 … 3.31) as fast
-# 2. fp32: 197 of 191 GFLOP/s of a matrix product, 103 %
-#    spent in convolution_backward 31 %, mm 31 %, addmm 14 %, mkldnn_convolution 12 %, threshold_backward 4 %, _fused_adamw_ 3 %, copy_ 2 %, clamp_min 1 %
+# 1. an epoch of 60000 images, a tutorial's loop: 56.03 s (55.27 … 61.65)
+#    ours, fp32: 39.12 s (38.72 … 43.17), 1.41x (1.30 … 1.59) as fast
+#    ours, bf16: 17.55 s (17.21 … 19.03), 3.15x (2.94 … 3.58) as fast
+# 2. fp32: 197 of 201 GFLOP/s of a matrix product, 98 %
+#    spent in convolution_backward 31 %, mm 29 %, addmm 13 %, mkldnn_convolution 13 %, threshold_backward 5 %, _fused_adamw_ 3 %, copy_ 2 %, clamp_min 1 %
 # 3. fp32: data path 0.2 % of an epoch
-# 2. bf16: 427 of 772 GFLOP/s of a matrix product, 55 %
-#    spent in convolution_backward 30 %, mkldnn_convolution 13 %, mm 13 %, _fused_adamw_ 10 %, copy_ 10 %, threshold_backward 8 %, addmm 6 %, clamp_min 2 %
-# 3. bf16: data path 0.4 % of an epoch
-# 4. predictor on ten images, picture included: 0.72x (0.56 … 0.84) the bare imports
-#    699 images/s on 10000 files, start included
-# 5. task_3_1_a.py: 1.04 GiB
+# 2. bf16: 435 of 766 GFLOP/s of a matrix product, 57 %
+#    spent in convolution_backward 31 %, mm 15 %, mkldnn_convolution 14 %, threshold_backward 8 %, addmm 7 %, _fused_adamw_ 7 %, copy_ 7 %, clamp_min 2 %
+# 3. bf16: data path 0.5 % of an epoch
+# 4. predictor on ten images, picture included: 0.72x (0.71 … 0.74) the bare imports
+#    928 images/s on 10000 files, start included
+# 5. task_3_1_a.py: 1.07 GiB
 # 5. task_3_1_b.py: 0.67 GiB
-# 5. task_3_1_c.py: 1.21 GiB
+# 5. task_3_1_c.py: 1.23 GiB
 # 5. task_3_1_d.py: 0.69 GiB
 # 5. task_3_2_a.py: 0.88 GiB
-# 5. task_3_2_b.py: 1.10 GiB
-# 5. task_3_2_c.py: 1.21 GiB
-# (AMD EPYC, 2 threads, fp32 and bf16, torch 2.15.0+cu132, 12.3 minutes)
+# 5. task_3_2_b.py: 1.21 GiB
+# 5. task_3_2_c.py: 1.31 GiB
+# 6. fp32: training with common.speed_up is 1.43x (1.25 … 1.53) as fast as without
+# 6. bf16: training with common.speed_up is 1.75x (1.68 … 1.96) as fast as without
+# (AMD EPYC, 2 threads, fp32 and bf16, torch 2.15.0+cu132, 15.7 minutes)
