@@ -38,7 +38,7 @@ class UserError(Exception):
     """An error that the user can fix: run_script prints its text in one line and exits with status 2."""
 
 
-def require(condition, message="its content is not as expected"):
+def require(condition, message=""):
     """Raise UserError unless a condition holds; unlike assert, for checking external input."""
     if not condition:
         raise UserError(message)
@@ -71,7 +71,7 @@ def load(name, train, data_dir):
     files = raw_files(name, data_dir)
     try:
         missing = not all(file.exists() for file in files)
-        shared = os.access(Path(data_dir) / ".lock", os.W_OK)  # another script has begun a download here
+        shared = os.access(Path(data_dir) / ".lock", os.W_OK)  # a download was begun here, perhaps one still at work
         with lock(data_dir) if missing or shared else contextlib.nullcontext():  # so that two scripts download once
             data = getattr(datasets, name)(data_dir, train=train, download=True)
         images, labels = data.data.unsqueeze(1), data.targets
@@ -157,7 +157,7 @@ class ConvNet(nn.Module):
 class FashionNet(nn.Module):
     """The improved classifier (3.1 c): images [B, 1, 28, 28] to logits [B, 10].
 
-    Groups of convolutions, the first of each followed by 2x2 max-pooling; global max-pooling and one linear layer.
+    Groups of convolutions, with 2x2 max-pooling after the first of each; then global max-pooling and one linear layer.
     The arguments are what `report/what_each_change_brings.py` varies.
     """
 
@@ -223,7 +223,7 @@ class Settings:
     optimizer: Callable = torch.optim.AdamW
     weight_decay: float = 0.0
     schedule: str = "one-cycle"  # or "constant"
-    momentum: tuple = (0.95, 0.85)  # Adam's first beta at the lowest and at the highest learning rate
+    momentum: tuple = (0.95, 0.85)  # Adam's first beta: at the lowest learning rate (and if constant), at the highest
     warm_up: float = 0.3  # the share of the steps in which a one-cycle schedule raises the learning rate
     augment: Callable | None = None  # changes a batch of training images at random
     noise: float = 0.0  # the amplitude of a denoiser's noise
@@ -249,7 +249,7 @@ class Setup:
 
 
 # network: in eval mode after the last epoch; outputs: for the validation images, float32, on the CPU;
-# history: for each epoch {"training": {"loss": …, metrics}, "validation": the same, "seconds": …}
+# history: for each epoch {"training": {"loss": …, metrics}, "validation": the same, "seconds": …}; checkpoint: its path
 Run = namedtuple("Run", "network outputs history checkpoint")
 
 
@@ -264,7 +264,7 @@ def mean_absolute_error(outputs, targets):
 
 
 def memory_format(device):
-    """The layout of images in memory: channels last is faster, but on MPS batch norm gets it wrong (pytorch#175189)."""
+    """The layout of images in memory: channels last is faster, but wrong with batch norm on MPS (pytorch#175189)."""
     return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
 
 
@@ -285,7 +285,7 @@ def evaluate(network, dataset, setup):
 
 
 def make_optimizer(network, settings, steps_per_epoch):
-    """The optimizer and the scheduler of its learning rate and, in one cycle, its momentum (Smith & Topin 2018)."""
+    """The optimizer, and the scheduler of its learning rate and, in one cycle, of its momentum (Smith & Topin 2018)."""
     high, low = settings.momentum
     optimizer = settings.optimizer(network.parameters(), settings.lr, betas=(high, 0.999),
                                    weight_decay=settings.weight_decay, fused=True)
@@ -336,8 +336,7 @@ def fit(name, data, metrics, setup, seed, on_epoch_end=None):
     loader = batches(train_set, settings.batch_size, shuffle=True)
     optimizer, scheduler = make_optimizer(network, settings, len(loader))
     history = resume(folder / "checkpoint.pt", network, optimizer, scheduler)
-    example, _ = train_set[:1]
-    writers = open_writers(folder, network, example, len(history), setup)
+    writers = open_writers(folder, network, train_set[:1][0], len(history), setup)
     outputs = None
     for epoch in range(len(history) + 1, settings.epochs + 1):
         start = time.perf_counter()
@@ -493,7 +492,7 @@ def mean_std(values, digits=2):
 
 
 def table(*rows):
-    """The lines of a table of texts, its columns as wide as needed, the first aligned to the left, the others right."""
+    """The lines of a table of texts: columns as wide as needed, the first left-aligned, the others right-aligned."""
     first, *others = [max(map(len, column)) + 2 for column in zip(*rows)]
     return [label.ljust(first) + "".join(map(str.rjust, texts, others)) for label, *texts in rows]
 
@@ -576,7 +575,7 @@ def publish(setup, run, name):
             print(f"wrote {display_path(folder / name)}")
     if not setup.publishes:
         print(f"weights: {display_path(run.checkpoint)}"
-              " (not published: other settings, seeds, data or folders than the task's own)")
+              " (not published: the settings, seeds, precision, data or folders are not the task's own)")
 
 
 STARTED = time.perf_counter()
@@ -585,10 +584,11 @@ STARTED = time.perf_counter()
 def report(setup, lines, trained=None):
     """Print a task's results and, with --record, put them into the trailing comments of its file.
 
-    trained: {name: [Run per seed]}; the time printed is that of their training, without them the script's own.
+    trained: {name: [Run per seed]}; the printed time is that of their training or, without them, of the script.
     """
     spent = minutes(sum(trained.values(), [])) if trained else (time.perf_counter() - STARTED) / 60
-    lines = [*lines, f"({device_name(setup.device)}, {setup.precision}, torch {torch.__version__}, {spent:.1f} minutes)"]
+    hardware = device_name(setup.device)
+    lines = [*lines, f"({hardware}, {setup.precision}, torch {torch.__version__}, {spent:.1f} minutes)"]
     print("", *lines, "", sep="\n")
     if setup.args.record:
         record(Path(sys.argv[0]).resolve(), sys.argv[1:], lines)
@@ -677,8 +677,8 @@ def setup(args, networks=None, data=None, publishable=True):
     """Decide device, precision, settings and the run's folder before training.
 
     networks: {name: Settings}, as the task has them; the command line replaces some of their fields.
-    data: the data set that the task reads; publishable: False if an option of this script alone asks for anything other
-    than the task's own result.
+    data: the data set that the task reads; publishable: False if one of the script's own options asks for anything but
+    the task's result.
     A run of the task's own settings on the published data, with --seed 0 or 0 1 2 and the default --precision and
     --log-dir, publishes its weights and pictures; any other leaves published files alone.
     Raises UserError if the device is not there, a seed repeats, the data cannot be read, --checkpoint-dir is the folder
@@ -694,15 +694,15 @@ def setup(args, networks=None, data=None, publishable=True):
              if key in ("epochs", "batch_size", "lr", "limit", "holdout") and value}
     changed = {name: replace(settings, **given) for name, settings in (networks or {}).items()}
     data_checksum = checksum(data, args.data_dir) if data else None
-    published = data is None or data_checksum == MD5[data]
-    require(not args.record or (publishable and published and "limit" not in given and "holdout" not in given),
-            "--record needs the published data and the task's own options, without --limit and --holdout")
+    genuine = data is None or data_checksum == MD5.get(data)
+    require(not args.record or (publishable and genuine and "limit" not in given and "holdout" not in given),
+            "--record needs the published data and the task's own inputs, without --limit and --holdout")
     description = json.dumps({
         "networks": {name: settings.as_dict() for name, settings in changed.items()}, "seeds": args.seed,
         "device": device.type, "precision": precision, "threads": torch.get_num_threads(), "data": data_checksum},
         indent=1)
     folder, held = run_folder(args.log_dir / Path(sys.argv[0]).stem, description, args.resume)
-    publishes = (publishable and published and changed == (networks or {}) and args.seed in ([0], [0, 1, 2])
+    publishes = (publishable and genuine and changed == (networks or {}) and args.seed in ([0], [0, 1, 2])
                  and args.log_dir == ROOT / "runs" and (args.precision == "auto" or not networks))
     return Setup(device, precision, changed, folder, publishes, args, held)
 
@@ -730,9 +730,10 @@ def has_fast_bf16(device):
 
 def run_folder(parent, description, resuming):
     """The folder of a run and its lock: with --resume the newest unfinished one of this description, else a new one."""
-    for settings in sorted(parent.glob("[0-9]*/settings.json"), reverse=True) if resuming else []:
-        folder = settings.parent
-        if settings.read_bytes() == description.encode() and not (folder / "results.txt").exists():
+    described = parent.glob("[0-9]*/settings.json") if resuming else []
+    for file in sorted(described, reverse=True):
+        folder = file.parent
+        if file.read_bytes() == description.encode() and not (folder / "results.txt").exists():
             with contextlib.suppress(Timeout):  # another process is at work there
                 held = lock(folder)
                 held.acquire(blocking=False)
@@ -761,8 +762,9 @@ def display_path(path):
 def speed_up():
     """Two settings that make training on a CPU faster; call it before the first computation.
 
-    Adam's second moments decay into denormal numbers, which a CPU computes slowly: they are flushed to zero. glibc keeps
-    freed blocks of up to 32 MB, the most it allows, instead of returning them: 13 to 25 % off a training step of 3.1 a.
+    glibc is told to keep freed blocks of up to 32 MB, the most it allows, for the next step instead of returning them to
+    the system: with it, training 3.1 a is 1.75 times as fast in bf16 (`tests/benchmark.py`). Where gradients vanish,
+    Adam's first moments decay into denormal numbers, which some CPUs compute slowly: they are flushed to zero.
     """
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":
@@ -778,7 +780,7 @@ def thread_failed(error):
 
 def run_script(main):
     """Call a script's main; a user's mistake ends in one line and exit status 2, Ctrl-C and SIGTERM in 130."""
-    sys.stdout.reconfigure(errors="replace")  # a console without "π" is no reason to stop
+    sys.stdout.reconfigure(errors="replace")  # a console that cannot print "π" is no reason to stop
     threading.excepthook = thread_failed
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a script as Ctrl-C does
     speed_up()
@@ -789,7 +791,8 @@ def run_script(main):
     except OSError as error:  # full disk, folder not writable, …
         message, status = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part), 2
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+        out_of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
+        if not out_of_memory:
             raise
         message, status = "not enough memory: give a smaller --batch-size", 2
     except KeyboardInterrupt as stop:

@@ -108,8 +108,8 @@ def main():
     tops = [FASHION_CLASSES.index(name) for name in ("T-shirt/top", "Pullover", "Coat", "Shirt")]
     alike = confusion[tops][:, tops].fill_diagonal_(0).sum()
     common.report(setup, [
-        f"accuracy in % after the last epoch on the training images (as they are) and on {len(labels)} validation images;"
-        " minutes per seed", *common.table(*rows),
+        f"accuracy in % after the last epoch on the training images (as they are) and on {len(labels)} validation"
+        " images; minutes per seed", *common.table(*rows),
         f"accuracy of each class in %, improved, seed {args.seed[0]}: "
         + ", ".join(f"{name} {value:.1f}" for name, value in zip(FASHION_CLASSES, recall)),
         f"among T-shirt/top, Pullover, Coat and Shirt: {alike} of its {(predictions != labels).sum()} errors"], trained)

@@ -10,11 +10,11 @@ additional error is noise left in the background: 0.0836 instead of 0.0162 there
 garments.
 
 Why (`report/why_the_skip_hurts.py`, ten epochs, three seeds). Without the skip connection, π outputs the clean image
-and suppresses most directions of its input, and the noise with them. With it, π has to output the negative of the noise:
-784 independent numbers through a bottleneck of 16 x 7 x 7 = 784, which leaves no room for a single dead channel. The
-network can represent a better answer than it learns: started near hand-made weights with π(X) = -X, it reaches an MAE
-of 0.0580; from its usual random start, 0.1011; without the skip connection, 0.0522. Other starts that pass all 784
-numbers, but to wrong pixels or with the wrong sign, help too, 0.0733 and 0.0704
+and suppresses most directions of its input, and the noise with them. With it, π has to output the negative of the
+noise: 784 independent numbers through a bottleneck of 16 x 7 x 7 = 784, which leaves no room for a single dead channel.
+The network can represent a better answer than it learns: started near hand-made weights with π(X) = -X, it reaches an
+MAE of 0.0580; from its usual random start, 0.1011; without the skip connection, 0.0522. Other hand-made starts that
+pass all 784 numbers, but to wrong pixels or with the wrong sign, help too, 0.0733 and 0.0704
 (`report/what_makes_a_good_start.py`). Orthogonal weights, LeakyReLU, other learning rates and three times the epochs
 all end at 0.0880 or above. With twice the channels, most of the gap is closed: 0.0650 with and 0.0460 without the skip
 connection. With the L1 loss it is worse too: 0.1064 and 0.0499.
@@ -23,8 +23,8 @@ The possible benefits of a skip connection: only the residual, output minus inpu
 the bottleneck; in a deep network, gradients have a direct path (not here, where it bypasses all weights at once). It
 pays off when the residual is small (`report/how_much_skip.py`, ten epochs, three seeds): with noise on (0, A), X + π(X)
 is better below A = 0.16 in terms of the MAE and below A = 0.25 in terms of equation (2). At the sheet's A = 1, the
-learned scalar a in a·X + π(X) ends at 0.043. What stays open: why training from a random start does not find such
-weights.
+learned scalar a in a·X + π(X) ends at 0.043. What stays open: why training from a random start does not find the
+better answer.
 """
 
 from dataclasses import replace

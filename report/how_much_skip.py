@@ -11,7 +11,7 @@ at the sheet's A = 1, where it ends at 0.039 or 0.044 if it starts at 0 or 1 ins
 (`report/what_the_skip_lets_through.py`). The skip connection (a = 1) pays off when the noise is weak: below A = 0.16 in
 terms of the MAE, below A = 0.25 in terms of equation (2), the loss of all three. Up to A = 0.15, a = 1 has the best
 mean in both measures. From A = 0.2 on, a = 0 has the best mean MAE, and the learned a the best mean of equation (2), at
-A = 1 by no more than its spread, 2.551 ± 0.019 against 2.569 ± 0.024. Some of these differences are within the spreads,
+A = 1 by no more than its spread, 2.551 ± 0.019 against 2.569 ± 0.024. Many of these differences are within the spreads,
 and for each seed all amplitudes share the initial weights, the batches and the noise draws, scaled by A. Ten epochs,
 three seeds.
 """

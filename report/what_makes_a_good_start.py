@@ -53,8 +53,8 @@ def main():
         maes = common.final(runs, "MAE")
         rows.append((name, common.mean_std(maes, 4), common.mean_std([a - b for a, b in zip(maes, usual)], 4)))
     common.report(setup, [
-        f"validation MAE on {len(validation)} images after epoch {setup.networks['random start'].epochs}; its difference"
-        " from the random start, paired over the seeds", *common.table(*rows)], trained)
+        f"validation MAE on {len(validation)} images after epoch {setup.networks['random start'].epochs};"
+        " its difference from the random start, paired over the seeds", *common.table(*rows)], trained)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ And does it depend on how the networks are trained? The L1 loss; the template's 
 
 It can be represented better than it is learned. Started near -X, X + π(X) ends at a validation MAE of 0.0580 ± 0.0009,
 from the usual random start at 0.1011 ± 0.0042, without the skip connection at 0.0522 ± 0.0009. Random orthogonal
-weights do not help, 0.1214 ± 0.0081; other starts that pass all 784 numbers do (`report/what_makes_a_good_start.py`). π
-without the skip connection, started near X, hardly gains, 0.0514 ± 0.0003. LeakyReLU helps a little (0.0880); three
-times the epochs gain hardly more than the spread of the difference (-0.0065 ± 0.0060); twice the learning rate does not
-help (0.1051 ± 0.0139), a fifth of it hurts (0.1210).
+weights do not help, 0.1214 ± 0.0081; other hand-made starts do, if they pass all 784 numbers
+(`report/what_makes_a_good_start.py`). π without the skip connection, started near X, hardly gains, 0.0514 ± 0.0003.
+LeakyReLU helps a little (0.0880); three times the epochs gain hardly more than the spread of the difference (-0.0065 ±
+0.0060); twice the learning rate does not help (0.1051 ± 0.0139), a fifth of it hurts (0.1210).
 One channel of the bottleneck is dead in each of the three usual runs, and with it 49 of the 784 numbers. That is not
 the whole reason: of the three runs from orthogonal weights, two have no dead channel.
 Twice the channels close most of the gap, 0.0650 with and 0.0460 without the skip connection, and four times the
@@ -63,7 +63,7 @@ def write_identity(network, factor):
 
 
 class StartedFromX(EncoderDecoder):
-    """π that starts as factor X, plus Gaussian noise of this standard deviation on every weight."""
+    """π that starts as factor X, plus Gaussian noise of standard deviation `noise` on every weight."""
 
     def __init__(self, factor=1, noise=0.01):
         super().__init__()

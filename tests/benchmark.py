@@ -1,7 +1,7 @@
 """How fast are the scripts, as ratios measured side by side in one run?
 
-    python tests/benchmark.py            whole epochs, 12 minutes on 2 cores
-    python tests/benchmark.py --quick    a twentieth of an epoch, 3 minutes
+    python tests/benchmark.py            16 minutes on 2 cores
+    python tests/benchmark.py --quick    fewer images
 
 The rivals take turns (A B A B …); a ratio is printed as the median of the turns with its smallest and largest.
 """
@@ -82,6 +82,11 @@ def ours(data_dir, images, precision):
     return train, lambda: common.evaluate(network, test_set, setup), lambda: sum(1 for _ in loader)
 
 
+def cpu_precisions():
+    """The precisions to compare: fp32, and bf16 where it is fast."""
+    return ["fp32"] + ["bf16"] * common.has_fast_bf16(torch.device("cpu"))
+
+
 def matrix_product_rate(dtype, size=4096):
     """This machine's own rate in GFLOP/s: the best of five products of two square matrices."""
     a, b = torch.rand(2, size, size).to(dtype)
@@ -103,7 +108,7 @@ def profile(train, largest=8):
 def compare_epochs(data_dir, quick, folder):
     """Rows 1 to 3: an epoch against the tutorial's, the share of the matrix rate, the data path's share."""
     images = 3_000 if quick else 60_000
-    precisions = ["fp32"] + ["bf16"] * common.has_fast_bf16(torch.device("cpu"))
+    precisions = cpu_precisions()
     parts = {precision: ours(data_dir, images, precision) for precision in precisions}  # downloads the data, if need be
     rivals = {"tutorial": tutorial(data_dir, images, folder)}
     for precision, (train, validate, _) in parts.items():
@@ -123,7 +128,7 @@ def compare_epochs(data_dir, quick, folder):
         rate = images * 3 * FLOP / statistics.median(seconds(train) for _ in range(TURNS)) / 1e9
         best = matrix_product_rate(torch.float32 if precision == "fp32" else torch.bfloat16)
         yield f"2. {precision}: {rate:.0f} of {best:.0f} GFLOP/s of a matrix product, {100 * rate / best:.0f} %"
-        yield f"   spent in {profile(ours(data_dir, 3_000, precision)[0])}"  # a long profile slows down what it measures
+        yield f"   spent in {profile(ours(data_dir, 3_000, precision)[0])}"  # a longer one slows what it measures
         yield f"3. {precision}: data path {100 * seconds(data) / statistics.median(times[precision]):.1f} % of an epoch"
 
 
@@ -145,13 +150,16 @@ def compare_predictor(data_dir, quick, folder):
 
 
 def compare_speed_up(data_dir, quick, folder):
-    """Row 6: training without common.speed_up against training with it, each in a process of its own."""
+    """Row 6: training without common.speed_up against training with it, each in a process of its own.
+
+    Too short for denormal numbers to appear: the gain is that of the memory that stays with the process.
+    """
     images = "3000" if quick else "12000"
     measure = ("import sys; sys.path.insert(0, sys.argv[1]); import benchmark\n"
                "if sys.argv[2] == 'with': benchmark.common.speed_up()\n"
                "train, _, _ = benchmark.ours(sys.argv[3], int(sys.argv[4]), sys.argv[5])\n"
                "train(); print(benchmark.seconds(train))")
-    for precision in ["fp32"] + ["bf16"] * common.has_fast_bf16(torch.device("cpu")):
+    for precision in cpu_precisions():
         time_of = lambda way: float(subprocess.run(  # noqa: E731
             [sys.executable, "-c", measure, ROOT / "tests", way, data_dir, images, precision], check=True,
             stdout=subprocess.PIPE).stdout)
@@ -177,10 +185,10 @@ def peak_memory(data_dir, quick, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or common.ROOT / "data"))
-    parser.add_argument("--quick", action="store_true", help="a twentieth of an epoch, 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer images")
     parser.add_argument("--record", action="store_true", help="write the results into this file's trailing comments")
     args = parser.parse_args()
-    precision = "fp32 and bf16" if common.has_fast_bf16(torch.device("cpu")) else "fp32"
+    precision = " and ".join(cpu_precisions())
     torch.manual_seed(0)
     parts = tqdm((compare_epochs, compare_predictor, peak_memory, compare_speed_up), leave=False, disable=None)
     with tempfile.TemporaryDirectory() as name:
