@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import warnings
+import zipfile
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -70,6 +71,7 @@ def load(name, train, data_dir):
     socket.setdefaulttimeout(30)  # seconds: a connection that never answers counts as none
     files = raw_files(name, data_dir)
     try:
+        require(not (Path(data_dir) / name / "processed").exists(), "torchvision would read its old folder processed/")
         missing = not all(file.exists() for file in files)
         shared = os.access(Path(data_dir) / ".lock", os.W_OK)  # a download was begun here, perhaps one still at work
         with lock(data_dir) if missing or shared else contextlib.nullcontext():  # so that two scripts download once
@@ -81,6 +83,8 @@ def load(name, train, data_dir):
         return images, labels
     except Exception as error:  # a download or a damaged file can fail in any way
         if all(file.exists() for file in files):
+            if isinstance(error, (MemoryError, OSError)):  # not the file's fault
+                raise
             raise UserError(f"{name} in {data_dir} is damaged ({str(error) or repr(error)}):"
                             f" delete {Path(data_dir) / name} and run again") from None
         raise UserError(f"{name} is not in {data_dir} and cannot be downloaded: put its files into {files[0].parent},"
@@ -335,7 +339,7 @@ def fit(name, data, metrics, setup, seed, on_epoch_end=None):
     network = settings.network(**settings.options).to(setup.device, memory_format=memory_format(setup.device))
     loader = batches(train_set, settings.batch_size, shuffle=True)
     optimizer, scheduler = make_optimizer(network, settings, len(loader))
-    history = resume(folder / "checkpoint.pt", network, optimizer, scheduler)
+    history = resume(folder / "checkpoint.pt", settings, seed, network, optimizer, scheduler)
     writers = open_writers(folder, network, train_set[:1][0], len(history), setup)
     outputs = None
     for epoch in range(len(history) + 1, settings.epochs + 1):
@@ -390,18 +394,20 @@ def log_epoch(writers, history, scheduler, label):
     print(label, *texts, f"{history[-1]['seconds']:.1f} s", sep="; ", flush=True)
 
 
-def resume(checkpoint, network, optimizer, scheduler):
+def resume(checkpoint, settings, seed, network, optimizer, scheduler):
     """Restore the saved state of an interrupted run, if there is one; returns its history, else []."""
     if not checkpoint.exists():
         return []
     state = load_checkpoint(checkpoint)
     load_weights(network, state, checkpoint)
     try:
-        if "optimizer" in state:  # absent once the training has finished
+        require(state["settings"] == settings.as_dict() and state["seed"] == seed)
+        if len(state["history"]) < settings.epochs:
             optimizer.load_state_dict(state["optimizer"])
             scheduler.load_state_dict(state["scheduler"])
     except Exception:  # a damaged file can fail in any way
-        raise UserError(f"{display_path(checkpoint)} is damaged: delete it and run again") from None
+        raise UserError(f"{display_path(checkpoint)} is damaged or of another training:"
+                        " delete it and run again") from None
     print(f"{display_path(checkpoint)}: continuing after epoch {len(state['history'])}")
     return state["history"]
 
@@ -461,6 +467,7 @@ def load_checkpoint(path):
     require(Path(path).is_file(), f"no such file: {display_path(path)}")
     content = Path(path).read_bytes()
     try:
+        require(zipfile.ZipFile(io.BytesIO(content)).testzip() is None)  # torch.load does not check the checksums
         with warnings.catch_warnings(action="ignore"):
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         require(isinstance(state["settings"], dict) and isinstance(state["weights"], dict))
@@ -512,6 +519,7 @@ def make_figure(width, height, **options):
     import matplotlib
     from matplotlib.figure import Figure
 
+    matplotlib.rcdefaults()  # a user's own settings are not to change published pictures
     matplotlib.rcParams.update({
         "font.size": 8, "axes.titlesize": 8, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False,
         "axes.spines.right": False, "legend.frameon": False, "image.cmap": "gray", "lines.markersize": 3,
@@ -559,7 +567,7 @@ def plot_images(setup, name, columns, rows):
     for line, (label, (images, low, high)) in zip(axes, rows.items()):
         line[0].set_ylabel(label, rotation=0, ha="right", va="center")
         for axis, image in zip(line, images):
-            axis.imshow(image[0], vmin=low, vmax=high)
+            axis.imshow(image[0].numpy(), vmin=low, vmax=high)
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
     for axis, title in zip(axes[0], columns):
@@ -646,7 +654,8 @@ def number(kind, low, high):
 def make_parser(doc, data=True, training=False):
     """The shared command line; doc: the script's docstring; data: whether it reads data; training: whether it trains."""
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0], allow_abbrev=False)
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message} (--help lists the options)\n")
+    parser.error = lambda message: parser.exit(
+        2, f"{parser.prog}: {' '.join(message.split())} (--help lists the options)\n")
     add = parser.add_argument
     if data:
         add("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or ROOT / "data"),
@@ -687,7 +696,7 @@ def setup(args, networks=None, data=None, publishable=True):
     device, precision = choose_device(args)
     require(len(set(args.seed)) == len(args.seed), "the numbers of --seed must all be different")
     if args.checkpoint_dir:
-        require(args.checkpoint_dir.resolve() != ROOT / "checkpoints",
+        require(os.path.realpath(args.checkpoint_dir) != os.path.realpath(ROOT / "checkpoints"),
                 "checkpoints/ is for published weights: give another --checkpoint-dir")
         args.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     given = {key: value for key, value in vars(args).items()
@@ -755,7 +764,7 @@ def run_folder(parent, description, resuming):
 
 def display_path(path):
     """A path as a user would type it: relative to the current folder if it lies there."""
-    path = Path(path).resolve()
+    path = Path(os.path.realpath(path))
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

@@ -86,7 +86,7 @@ def plot_errors(setup, name, logits, images, labels):
     for axis in axes.flat:
         axis.axis("off")
     for axis, index in zip(axes.flat, wrong[confidences[wrong].argsort(descending=True)]):
-        axis.imshow(images[index, 0])
+        axis.imshow(images[index, 0].numpy())
         axis.set_title(f"{labels[index]} → {predictions[index]}", fontsize=7)
     common.save_figure(setup, figure, name)
 

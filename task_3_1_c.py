@@ -67,7 +67,7 @@ def plot_confusion(setup, confusion, name):
     percent = 100 * confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
     errors = percent.clone().fill_diagonal_(0)
     figure, axes = common.make_figure(6.3, 5)
-    axes.imshow(errors, cmap="Oranges")
+    axes.imshow(errors.numpy(), cmap="Oranges")
     for row in range(10):
         for column in range(10):
             axes.text(column, row, f"{percent[row, column]:.1f}", ha="center", va="center",

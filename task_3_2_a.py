@@ -43,7 +43,7 @@ def plot_pairs(setup, noisy, clean, titles, name):
     figure, axes = common.make_figure(12, 0.98 * rows + 0.4, nrows=rows, ncols=8, squeeze=False)
     gap = torch.ones(1, 28, 1)  # white
     for axis, left, right, title in zip(axes.flat, noisy / 2, clean, titles):
-        axis.imshow(torch.cat([left, gap, right], dim=2)[0], vmin=0, vmax=1)
+        axis.imshow(torch.cat([left, gap, right], dim=2)[0].numpy(), vmin=0, vmax=1)
         axis.set_title(title, fontsize=12, pad=2)
         axis.axis("off")
     figure.suptitle("Fashion-MNIST training images, number and class: noisy (black to white = 0 to 2) | clean (0 to 1)",

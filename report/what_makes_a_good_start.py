@@ -1,9 +1,9 @@
 """Experiment for 3.2 c: the network with the skip connection learns well when started near π(X) = -X. Why there?
 
-Most of the gain does not need a start at the answer. Two other starts from hand-made weights pass all 784 numbers through
-the bottleneck too, but to wrong pixels (shuffled) or with the wrong sign (near X): they end at 0.0733 ± 0.0007 and
-0.0704 ± 0.0007, the start near -X at 0.0580 ± 0.0009, a random one at 0.1011 ± 0.0042. With ten times the noise on the
-weights, a start near -X is no better than a random one: 0.1183 ± 0.0188. What these weights have in common besides
+Most of the gain does not need a start at the answer. Two other starts from hand-made weights pass all 784 numbers
+through the bottleneck too, but to wrong pixels (shuffled) or with the wrong sign (near X): they end at 0.0733 ± 0.0007
+and 0.0704 ± 0.0007, the start near -X at 0.0580 ± 0.0009, a random one at 0.1011 ± 0.0042. With ten times the noise on
+the weights, a start near -X is no better than a random one: 0.1183 ± 0.0188. What these weights have in common besides
 (most are nearly zero, each pixel stays in its block of 4 x 4) was not varied. Ten epochs, three seeds.
 """
 

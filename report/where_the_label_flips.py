@@ -30,7 +30,7 @@ def plot_morph(setup, shares, probabilities, thumbnails, name):
     curves.set(ylabel="predicted probability in %", ylim=(0, 100))
     curves.legend()
     for number, image in enumerate(thumbnails):
-        below.imshow(image[0], extent=(number / 9 - 0.05, number / 9 + 0.05, 0, 1), vmin=0, vmax=255)
+        below.imshow(image[0].numpy(), extent=(number / 9 - 0.05, number / 9 + 0.05, 0, 1), vmin=0, vmax=255)
         below.text(number / 9, 1.05, number, ha="center")
     below.set(xlim=(-0.06, 1.06), ylim=(0, 1), yticks=[], aspect="auto",
               xlabel="share of the dress; images 0 to 9 are at 0/9, 1/9, … 9/9")

@@ -294,6 +294,27 @@ def test_a_damaged_optimizer_state_is_one_line(fit, tmp_path):
         fit(folder="run")
 
 
+def test_the_state_of_another_seed_or_settings_is_refused(fit, tmp_path):
+    with pytest.raises(Stop):
+        fit(folder="run", on_epoch_end=stop_after(1))
+    with pytest.raises(UserError, match="of another training"):
+        fit(replace(SETTINGS, lr=0.5), folder="run")
+    (tmp_path / "run" / "net" / "seed0").rename(tmp_path / "run" / "net" / "seed1")
+    with pytest.raises(UserError, match="of another training"):
+        fit(seed=1, folder="run")
+
+
+def test_a_flipped_bit_anywhere_in_a_checkpoint_is_noticed(fit):
+    run = fit()
+    content = run.checkpoint.read_bytes()
+    for part in (b"accuracy", next(iter(run.network.state_dict().values())).numpy().tobytes()):  # history, weights
+        damaged = bytearray(content)
+        damaged[content.index(part)] ^= 1
+        run.checkpoint.write_bytes(damaged)
+        with pytest.raises(UserError, match="damaged"):
+            common.load_checkpoint(run.checkpoint)
+
+
 def test_an_error_in_another_thread_is_not_hidden(monkeypatch):
     seen = []
     monkeypatch.setattr("threading.__excepthook__", seen.append)

@@ -228,6 +228,23 @@ def test_idx_files_of_another_size_are_refused(synthetic, tmp_path, counts, shap
         common.load("MNIST", True, tmp_path)
 
 
+def test_the_folder_of_an_old_torchvision_is_not_read(synthetic, tmp_path):
+    shutil.copytree(synthetic / "MNIST", tmp_path / "MNIST")
+    (tmp_path / "MNIST" / "processed").mkdir()
+    for name in ("training.pt", "test.pt"):
+        torch.save((torch.zeros(7, 28, 28, dtype=torch.uint8), torch.zeros(7, dtype=torch.int64)),
+                   tmp_path / "MNIST" / "processed" / name)
+    with pytest.raises(UserError, match="processed"):
+        common.load("MNIST", True, tmp_path)
+
+
+def test_sound_data_that_cannot_be_read_is_not_to_be_deleted(synthetic, tmp_path):
+    shutil.copytree(synthetic / "MNIST", tmp_path / "MNIST")
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(OSError):
+        common.load("MNIST", True, tmp_path)
+
+
 def test_a_damaged_archive_beside_is_not_read(synthetic, tmp_path):
     shutil.copytree(synthetic / "MNIST", tmp_path / "MNIST")
     (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b damaged")
