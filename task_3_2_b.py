@@ -4,10 +4,9 @@ Trained with equation (2): 0.0501 ± 0.0006; with the L1 loss, the MAE itself (`
 more sophisticated network, with the L1 loss (`--network unet --loss l1`): 0.0328 ± 0.0001 (three seeds; the 10,000 test
 images, after the last epoch). The noisy image itself has an MAE of 0.4999.
 
-The sheet's list of layers cannot be followed to the letter in two places (see EncoderDecoder in common.py). Trained
-with equation (2), the network is better in MSE and PSNR; with the L1 loss, in MAE. Given a noisy image, many clean ones
-are possible: their mean minimises the expected squared error (roughly also its root, equation (2)), their median the
-absolute error.
+The sheet's layers cannot be followed to the letter in two places (see EncoderDecoder in common.py). Trained with
+equation (2), the network is better in MSE and PSNR; with the L1 loss, in MAE. Given a noisy image, many clean ones are
+possible: their mean minimises the expected squared error (roughly also its root, equation (2)), their median the MAE.
 
 TensorBoard's grids show, on training and validation images alike, that most of the noise is gone, the background nearly
 black and the outline right, and fine texture soft or lost. The bottleneck could hold it: trained without noise, the
