@@ -82,14 +82,14 @@ def load(name, train, data_dir):
         require(labels.ndim == 1 and 0 <= labels.min() and labels.max() <= 9, "labels are not 0 to 9")
         return images, labels
     except Exception as error:  # a download or a damaged file can fail in any way
-        if all(file.exists() for file in files):
-            if isinstance(error, (MemoryError, OSError)):  # not the file's fault
-                raise
-            raise UserError(f"{name} in {data_dir} is damaged ({str(error) or repr(error)}):"
-                            f" delete {Path(data_dir) / name} and run again") from None
-        raise UserError(f"{name} is not in {data_dir} and cannot be downloaded: put its files into {files[0].parent},"
-                        " or make synthetic data with 'python tests/stand_in.py data-synthetic' and add"
-                        " --data-dir data-synthetic") from None
+        require(all(file.exists() for file in files),
+                f"{name} is not in {data_dir} and cannot be downloaded: put its files into {files[0].parent},"
+                " or make synthetic data with 'python tests/stand_in.py data-synthetic' and add"
+                " --data-dir data-synthetic")
+        if isinstance(error, (MemoryError, OSError)):  # not the file's fault
+            raise
+        raise UserError(f"{name} in {data_dir} is damaged ({str(error) or repr(error)}):"
+                        f" delete {Path(data_dir) / name} and run again") from None
 
 
 def load_split(name, setup):
@@ -128,7 +128,6 @@ class LabelledImages(Dataset):
         return len(self.images)
 
     def __getitem__(self, indices):
-        """The batch at a slice or a list of indices: images [B, 1, 28, 28] and labels [B]."""
         images = self.images[indices].float() / 255
         return self.augment(images) if self.augment else images, self.labels[indices]
 
@@ -262,13 +261,8 @@ def accuracy(logits, labels):
     return 100 * (logits.argmax(dim=1) == labels).float().mean()
 
 
-def mean_absolute_error(outputs, targets):
-    """MAE over all pixels of all images, both [B, 1, H, W], black = 0, white = 1; the outputs are not clamped."""
-    return (outputs - targets).abs().mean()
-
-
 def memory_format(device):
-    """The layout of images in memory: channels last is faster, but wrong with batch norm on MPS (pytorch#175189)."""
+    """The layout of images in memory: channels last, except where batch norm gets it wrong (MPS, pytorch#175189)."""
     return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
 
 
@@ -301,10 +295,9 @@ def make_optimizer(network, settings, steps_per_epoch):
 
 
 def train_epoch(network, loader, functions, optimizer, scheduler, setup):
-    """One pass over the training images.
+    """One pass over the training images; returns the functions' means over all images, while the weights change.
 
     functions: {"loss": …, name of a metric: …}, each of (outputs, targets), giving a batch's mean.
-    Returns their means over all images, {"loss": …, …}, taken while the weights change.
     """
     network.train()
     totals, count = dict.fromkeys(functions, 0.0), 0
@@ -329,8 +322,7 @@ def fit(name, data, metrics, setup, seed, on_epoch_end=None):
     data: (training set, validation set), both returning whole batches of (inputs, targets).
     metrics: named functions of (outputs, targets), giving a batch's mean, besides the settings' loss.
     on_epoch_end: called with (settings, TensorBoard writers, network, epoch), for pictures.
-    Returns a Run; its checkpoint is setup.folder/NAME/seedS/checkpoint.pt.
-    Raises UserError if that file is damaged or cannot be written.
+    Returns a Run. Raises UserError if its checkpoint is damaged or cannot be written.
     """
     settings, folder = setup.networks[name], setup.folder / name / f"seed{seed}"
     functions = {"loss": settings.loss} | metrics
@@ -368,13 +360,10 @@ def fit(name, data, metrics, setup, seed, on_epoch_end=None):
 
 
 def open_writers(folder, network, images, epochs_done, setup):
-    """TensorBoard writers for training and validation, whose equal tags share a chart; the first has the graph too.
+    """TensorBoard writers for training and validation, whose equal tags share a chart; the first has the graph too."""
+    from torch.utils.tensorboard import SummaryWriter  # imported here: it is slow
 
-    An earlier process may have logged an epoch without saving its state: purge_step drops those points.
-    """
-    from torch.utils.tensorboard import SummaryWriter  # imported here: it takes a second
-
-    writers = {kind: SummaryWriter(str(folder / kind), purge_step=epochs_done + 1)
+    writers = {kind: SummaryWriter(folder / kind, purge_step=epochs_done + 1)  # drops what was logged but not saved
                for kind in ("training", "validation")}
     if epochs_done == 0:
         with warnings.catch_warnings(action="ignore"):  # tensorboard calls a deprecated tracing function
@@ -399,7 +388,7 @@ def resume(checkpoint, settings, seed, network, optimizer, scheduler):
     if not checkpoint.exists():
         return []
     state = load_checkpoint(checkpoint)
-    load_weights(network, state, checkpoint)
+    load_weights(network, state["weights"], checkpoint)
     try:
         require(state["settings"] == settings.as_dict() and state["seed"] == seed)
         if len(state["history"]) < settings.epochs:
@@ -413,10 +402,7 @@ def resume(checkpoint, settings, seed, network, optimizer, scheduler):
 
 
 def fit_all(make_data, metrics, setup, on_epoch_end=None):
-    """Train all of setup.networks with all seeds; make_data(settings) returns a network's data sets.
-
-    Returns {name: [a Run per seed]}.
-    """
+    """Train each network with each seed, on the data sets of make_data(settings); returns {name: [Run per seed]}."""
     try:
         return {name: [fit(name, make_data(settings), metrics, setup, seed, on_epoch_end) for seed in setup.args.seed]
                 for name, settings in setup.networks.items()}
@@ -433,10 +419,7 @@ def lock(folder):
 
 
 def replace_file(path, content):
-    """Write bytes to a file so that at every moment it holds either all of the old or all of the new.
-
-    Raises UserError if the disk is full or the folder cannot be written.
-    """
+    """Write bytes to a file that at every moment holds all of the old or all of the new; UserError if that fails."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -460,10 +443,7 @@ def save_checkpoint(path, state):
 
 
 def load_checkpoint(path):
-    """Read what save_checkpoint has written: data only, no code from the file is ever run.
-
-    Raises UserError if the file is not such a checkpoint, OSError if it cannot be read.
-    """
+    """Read what save_checkpoint has written; no code from the file is ever run. UserError if it is anything else."""
     require(Path(path).is_file(), f"no such file: {display_path(path)}")
     content = Path(path).read_bytes()
     try:
@@ -477,10 +457,9 @@ def load_checkpoint(path):
         raise UserError(f"{display_path(path)} is damaged or not a checkpoint of this project") from None
 
 
-def load_weights(network, state, path):
-    """Put a checkpoint's weights into a network; raises UserError if they are another network's or not finite."""
+def load_weights(network, weights, path):
+    """Put the weights of a checkpoint into a network; UserError if they are another network's or not finite."""
     try:
-        weights = state["weights"]
         require(all(weights[key].dtype == value.dtype for key, value in network.state_dict().items()))
         network.load_state_dict(weights)
     except Exception:
@@ -619,11 +598,8 @@ MARK = "\n\n# Results, each block printed by the command above it\n\n"
 
 
 def record(script, arguments, lines):
-    """Put a command and its output at the end of a script, in place of what the same command left there.
-
-    Options that do not change the result (folders, --resume, --record) are left out of the command.
-    """
-    left_out = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    """Put a command and its output at the end of a script, in place of what the same command left there."""
+    left_out = argparse.ArgumentParser(allow_abbrev=False, add_help=False)  # options that do not change the result
     for option in ("--data-dir", "--log-dir", "--checkpoint-dir"):
         left_out.add_argument(option)
     for option in ("--record", "--resume"):
@@ -654,8 +630,7 @@ def number(kind, low, high):
 def make_parser(doc, data=True, training=False):
     """The shared command line; doc: the script's docstring; data: whether it reads data; training: whether it trains."""
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0], allow_abbrev=False)
-    parser.error = lambda message: parser.exit(
-        2, f"{parser.prog}: {' '.join(message.split())} (--help lists the options)\n")
+    parser.error = lambda message: require(False, f"{message} (--help lists the options)")
     add = parser.add_argument
     if data:
         add("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or ROOT / "data"),
@@ -687,11 +662,8 @@ def setup(args, networks=None, data=None, publishable=True):
 
     networks: {name: Settings}, as the task has them; the command line replaces some of their fields.
     data: the data set that the task reads; publishable: False if one of the script's own options asks for anything but
-    the task's result.
-    A run of the task's own settings on the published data, with --seed 0 or 0 1 2 and the default --precision and
-    --log-dir, publishes its weights and pictures; any other leaves published files alone.
-    Raises UserError if the device is not there, a seed repeats, the data cannot be read, --checkpoint-dir is the folder
-    of the published weights, or --record is given for a result that would not count.
+    the task's result. Which runs publish: see the README. Raises UserError if the data cannot be read or the options
+    make no sense here or together.
     """
     device, precision = choose_device(args)
     require(len(set(args.seed)) == len(args.seed), "the numbers of --seed must all be different")
@@ -703,15 +675,15 @@ def setup(args, networks=None, data=None, publishable=True):
              if key in ("epochs", "batch_size", "lr", "limit", "holdout") and value}
     changed = {name: replace(settings, **given) for name, settings in (networks or {}).items()}
     data_checksum = checksum(data, args.data_dir) if data else None
-    genuine = data is None or data_checksum == MD5.get(data)
-    require(not args.record or (publishable and genuine and "limit" not in given and "holdout" not in given),
+    tasks_own = publishable and data_checksum == MD5.get(data)  # without data, both are None
+    require(not args.record or (tasks_own and "limit" not in given and "holdout" not in given),
             "--record needs the published data and the task's own inputs, without --limit and --holdout")
     description = json.dumps({
         "networks": {name: settings.as_dict() for name, settings in changed.items()}, "seeds": args.seed,
         "device": device.type, "precision": precision, "threads": torch.get_num_threads(), "data": data_checksum},
         indent=1)
     folder, held = run_folder(args.log_dir / Path(sys.argv[0]).stem, description, args.resume)
-    publishes = (publishable and genuine and changed == (networks or {}) and args.seed in ([0], [0, 1, 2])
+    publishes = (tasks_own and changed == (networks or {}) and args.seed in ([0], [0, 1, 2])
                  and args.log_dir == ROOT / "runs" and (args.precision == "auto" or not networks))
     return Setup(device, precision, changed, folder, publishes, args, held)
 
@@ -723,18 +695,16 @@ def choose_device(args):
     require(device.type in ("cpu", best.type), f"no {device.type} device here: leave out --device or give --device cpu")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 means fp32: no TF32 in convolutions
-    if args.precision == "auto":
-        return device, "bf16" if has_fast_bf16(device) else "fp32"
-    return device, args.precision
+    precision = "bf16" if has_fast_bf16(device) else "fp32"
+    return device, precision if args.precision == "auto" else args.precision
 
 
 def has_fast_bf16(device):
-    """Whether a device has instructions for bfloat16, so that it is faster than fp32; unknown for MPS and XPU."""
+    """Whether a device has instructions for bfloat16, usually faster than fp32; unknown for MPS and XPU."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    return any(torch.cpu.get_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16"))
+    names = ("amx_bf16", "avx512_bf16")
+    return device.type == "cpu" and any(torch.cpu.get_capabilities().get(name) for name in names)
 
 
 def run_folder(parent, description, resuming):
@@ -769,11 +739,10 @@ def display_path(path):
 
 
 def speed_up():
-    """Two settings that make training on a CPU faster; call it before the first computation.
+    """Two settings for training on a CPU: 3.1 a is 1.75 times as fast in bf16 with them (`tests/benchmark.py`).
 
-    glibc is told to keep freed blocks of up to 32 MB, the most it allows, for the next step instead of returning them to
-    the system: with it, training 3.1 a is 1.75 times as fast in bf16 (`tests/benchmark.py`). Where gradients vanish,
-    Adam's first moments decay into denormal numbers, which some CPUs compute slowly: they are flushed to zero.
+    To be called before the first computation. Freed memory stays with the process: glibc keeps blocks of up to 32 MB, the
+    most it allows (mallopt(3)). Denormal numbers, slow on some CPUs and common in Adam's first moments, become zero.
     """
     torch.set_flush_denormal(True)
     if platform.libc_ver()[0] == "glibc":

@@ -93,7 +93,7 @@ def load_classifier(checkpoint):
         network = {"ConvNet": ConvNet, "FashionNet": FashionNet}[state["settings"]["network"]]()
     except (KeyError, TypeError):
         raise UserError(f"{common.display_path(checkpoint)} holds no classifier") from None
-    common.load_weights(network, state, checkpoint)
+    common.load_weights(network, state["weights"], checkpoint)
     return network.eval()
 
 

@@ -20,7 +20,7 @@ FIGURES = Path(__file__).parent / "figures"
 
 
 def wait_for(address):
-    """Wait until a server answers, up to a minute."""
+    """Wait until a server answers, for a minute or longer."""
     for _ in range(120):
         try:
             return urllib.request.urlopen(address, timeout=30)

@@ -29,7 +29,7 @@ from common import FashionNet, LabelledImages, mean_std
 from task_3_1_c import IMPROVED, SHEET, random_clothes
 
 SMALL = {"widths": (32, 32, 32), "convolutions": 1, "batch_norm": False, "activation": "ReLU"}  # as the sheet's network
-CHANGES = {  # the narrow networks first: they are quick
+CHANGES = {  # the narrow networks first
     "+ augmentation": {"augment": random_clothes},
     "pooling, one linear layer": {"network": FashionNet, "options": SMALL},
     "+ batch normalisation": {"options": SMALL | {"batch_norm": True}},

@@ -37,7 +37,7 @@ def load_denoiser(network, name):
     """
     path = common.ROOT / "checkpoints" / name
     state = common.load_checkpoint(path)
-    common.load_weights(network, state, path)
+    common.load_weights(network, state["weights"], path)
     return network.eval(), state["history"]
 
 

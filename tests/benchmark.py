@@ -100,7 +100,7 @@ def profile(train, largest=8):
         with torch.profiler.profile() as profiler:
             train()
         turns.append({event.key.removeprefix("aten::"): event.self_cpu_time_total for event in profiler.key_averages()})
-    shares = min(turns, key=lambda turn: sum(turn.values()))  # fresh memory for the profiler can slow copies down
+    shares = min(turns, key=lambda turn: sum(turn.values()))  # the profiler's own fresh memory may slow one down
     ordered = sorted(shares, key=shares.get, reverse=True)[:largest]
     return ", ".join(f"{name} {100 * shares[name] / sum(shares.values()):.0f} %" for name in ordered)
 
@@ -128,7 +128,7 @@ def compare_epochs(data_dir, quick, folder):
         rate = images * 3 * FLOP / statistics.median(seconds(train) for _ in range(TURNS)) / 1e9
         best = matrix_product_rate(torch.float32 if precision == "fp32" else torch.bfloat16)
         yield f"2. {precision}: {rate:.0f} of {best:.0f} GFLOP/s of a matrix product, {100 * rate / best:.0f} %"
-        yield f"   spent in {profile(ours(data_dir, 3_000, precision)[0])}"  # a longer one slows what it measures
+        yield f"   spent in {profile(ours(data_dir, 3_000, precision)[0])}"  # longer ones may slow what they measure
         yield f"3. {precision}: data path {100 * seconds(data) / statistics.median(times[precision]):.1f} % of an epoch"
 
 
@@ -152,7 +152,7 @@ def compare_predictor(data_dir, quick, folder):
 def compare_speed_up(data_dir, quick, folder):
     """Row 6: training without common.speed_up against training with it, each in a process of its own.
 
-    Too short for denormal numbers to appear: the gain is that of the memory that stays with the process.
+    Two short epochs from random weights: mainly the gain of the memory that stays with the process.
     """
     images = "3000" if quick else "12000"
     measure = ("import sys; sys.path.insert(0, sys.argv[1]); import benchmark\n"

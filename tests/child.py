@@ -1,4 +1,4 @@
-"""Runs a script in a fork of a process that has imported torch already, which takes seconds on a slow machine."""
+"""Runs a script in a fork of a process that has imported torch already, which is slow."""
 
 import multiprocessing
 import os

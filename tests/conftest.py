@@ -63,7 +63,7 @@ def assert_one_line_error(process, text):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fire", action="store_true", help="thousands of hostile files and over 50 killed trainings")
+    parser.addoption("--fire", action="store_true", help="thousands of hostile files and dozens of killed trainings")
 
 
 @pytest.fixture(scope="session")

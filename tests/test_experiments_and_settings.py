@@ -339,7 +339,7 @@ TRAINED = [  # command; the weights that it puts into --checkpoint-dir, with the
         ("", "improved"), ("_plain", "plain"), ("_augmented", "augmented"))}),
     (("task_3_2_b",), {"task_3_2_b": task_3_2_b.SETTINGS}),
     (("task_3_2_b", "--loss", "l1", "--network", "unet"), {"task_3_2_b_unet_l1": replace(
-        task_3_2_b.SETTINGS, loss=common.mean_absolute_error, network=task_3_2_b.UNet)}),
+        task_3_2_b.SETTINGS, loss=torch.nn.functional.l1_loss, network=task_3_2_b.UNet)}),
     (("task_3_2_c", "--seed", 3, 4), {"task_3_2_c": task_3_2_c.NETWORKS["with_skip"]})]
 
 

@@ -1,4 +1,4 @@
-"""The report is built from what the scripts have recorded: no number in it can go stale or missing."""
+"""The report is built from what the scripts have recorded: no result that it reads can go stale or missing."""
 
 import re
 import shutil

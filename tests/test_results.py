@@ -1,4 +1,4 @@
-"""Every figure in the README and in a script's docstring was printed by a command and recorded below the script."""
+"""Every figure in the README's table and in a script's docstring was printed by a command and recorded below the script."""
 
 import ast
 import re

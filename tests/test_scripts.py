@@ -294,7 +294,7 @@ def test_folder_that_cannot_be_written_is_one_line(script, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="ulimit is a POSIX command")
 @pytest.mark.parametrize("kibibytes", [4, 4096])
 def test_full_disk_is_one_line_and_leaves_no_half_file(synthetic, tmp_path, kibibytes):
-    """A limit to each file stands for the full disk: too small for the curves, or for the 77 MB of training state."""
+    """A limit to each file stands for the full disk: too small for the curves, or for the training state."""
     process = subprocess.run(
         ["bash", "-c", f'ulimit -f {kibibytes}; exec "$@"', "bash", sys.executable, ROOT / "task_3_1_a.py",
          "--epochs", "1", "--data-dir", synthetic, "--log-dir", tmp_path / "runs"], capture_output=True, text=True)

@@ -22,7 +22,7 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torchvision import datasets  # noqa: F401  it takes seconds, which are not those of a hostile file
+from torchvision import datasets  # noqa: F401  it is slow, which is not the hostile file's fault
 
 import common
 import task_3_1_d
@@ -388,7 +388,7 @@ def mount(tmp_path):
 
 
 def test_a_full_disk_keeps_the_last_state(synthetic, tmp_path, mount):
-    """A disk that holds one 77 MB state of 3.1 a, but not the next one beside it."""
+    """A disk that holds one training state of 3.1 a, but not the next one beside it."""
     disk = mount("-t", "tmpfs", "-o", "size=120m", "none")
     process = run_script(ROOT / "task_3_1_a.py", "--data-dir", synthetic, *SMALL, "--log-dir", disk)
     assert_one_line_error(process, "No space left")
@@ -476,7 +476,7 @@ def test_two_scripts_started_together_download_once(synthetic, tmp_path):
 def test_a_network_that_never_answers_is_one_line(tmp_path, rounds):
     """A proxy that takes the connection and is silent: the time limit is 30 seconds per mirror."""
     if not rounds(False, True):
-        pytest.skip("only with --fire: it takes minutes")
+        pytest.skip("only with --fire: it takes long")
     with socket.create_server(("127.0.0.1", 0)) as server:
         proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
         process = subprocess.run(
