@@ -37,12 +37,12 @@ def check_formula():
 
 
 def main():
-    setup = common.setup(common.make_parser(__doc__, data=False).parse_args())
+    args = common.start_run(common.make_parser(__doc__, data=False))
     table = io.StringIO()
     with contextlib.redirect_stdout(table):
         summary(ConvNet(), (1, 28, 28), device="cpu")  # its default, "cuda", fails elsewhere
     check_formula()
-    common.report(setup, [
+    common.report(args, [
         *table.getvalue().strip().splitlines(), "",
         "[B, T, T, C] -> [B, T', T', F], T' = floor((T - 3) / 2) + 1: checked against Conv2d for T = 3 … 64"])
 

@@ -3,49 +3,33 @@
     python task_3_1_d.py                    the ten images of the sheet
     python task_3_1_d.py photo.jpg *.png    any others
 
-Bag for images 0 and 1 (probability 0.9394 and 0.9188), Dress for images 2 to 9 (0.6032 for image 2, then 0.8469 or
-more). Label smoothing of 0.1 trains the network towards a probability of 91 % for the correct class.
-
-The ten images are a morph: image i is (1 - i/9) A + (i/9) B, rounded, of two Fashion-MNIST training images, A = number
-20332, a bag, and B = number 31752, a dress; the sheet's files agree with this in every pixel. The network was trained
-on both ends, so the labels only show where in between its decision (seed 0) flips: at a share of the dress of 0.197
-(`report/where_the_label_flips.py`). Images 1 to 8 belong to no class, and the network has never learned to say so: for
-images 4 and 5, about half bag and half dress, it gives Dress 0.8956 and 0.9065; for the dress itself, 0.9368.
+ANSWER
 """
 
-import io
-import warnings
+import glob
+import os
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 import common
-from common import FASHION_CLASSES, ConvNet, FashionNet, UserError
+from common import FASHION_CLASSES, ConvNet, UserError
+from task_3_1_c import FashionNet
 
 CHECKPOINT = common.ROOT / "checkpoints" / "task_3_1_c.pt"
 SAMPLES = [common.ROOT / "sample_images" / f"img{i:02}.png" for i in range(10)]
 BAG, DRESS = 20332, 31752  # numbers of the two training images
+CLASSES = {"MNIST": tuple("0123456789"), "FashionMNIST": FASHION_CLASSES}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not EPS, for which Pillow starts Ghostscript
 PLOTTED = 10  # images in the picture
 
 
-def make_samples(data_dir):
-    """Make the sheet's ten images from the data set; raises UserError without the published one."""
-    from PIL import Image
-
-    for path, morph in zip(SAMPLES, morph_images(*bag_and_dress(data_dir), 10)):
-        buffer = io.BytesIO()
-        Image.fromarray(morph[0].numpy()).save(buffer, "PNG")
-        common.replace_file(path, buffer.getvalue())
-
-
 def bag_and_dress(data_dir):
     """The two ends of the morph, uint8 [1, 28, 28] each; raises UserError without the published data set."""
-    if common.checksum("FashionMNIST", data_dir) != common.MD5["FashionMNIST"]:
-        raise UserError("the sheet's ten images are made from the published Fashion-MNIST, which is not in "
-                        f"{data_dir}: give another --data-dir")
     images, _ = common.load("FashionMNIST", True, data_dir)
+    common.require(int(images.sum()) == common.PUBLISHED["FashionMNIST"], "the sheet's ten images are made from the"
+                   f" published Fashion-MNIST, which is not in {data_dir}: give another --data-dir")
     return images[BAG], images[DRESS]
 
 
@@ -55,46 +39,77 @@ def morph_images(first, last, count):
     return ((1 - weights) * first + weights * last).round().byte()
 
 
-def read_image(path, invert=False):
-    """Read an image file as uint8 [1, 28, 28], and a note of its size and mode unless they are 28x28 L (greyscale).
+def make_samples(data_dir):
+    """Make the sheet's ten images from the data set; raises UserError without the published one."""
+    from PIL import Image
 
-    Transparent pixels become black, as Fashion-MNIST's background; other sizes are scaled to fit and padded with black.
-    Raises UserError if the file is missing, is not a readable image or has more than 33 million pixels.
+    for path, morph in zip(SAMPLES, morph_images(*bag_and_dress(data_dir), 10)):
+        with common.replacing(path) as temporary:
+            Image.fromarray(morph[0].numpy()).save(temporary)
+
+
+def expand(names):
+    """File names, patterns such as *.png replaced by what they match, which not every shell does."""
+    found = []
+    for name in names:
+        found += [name] if Path(name).exists() else sorted(glob.glob(name)) or [name]
+    return found
+
+
+def printable(text):
+    """A text without control characters, which a file's name or a stranger's checkpoint may hold."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def read_image(path, invert=False):
+    """Read an image file as uint8 [1, 28, 28], and a note on what is unusual about it.
+
+    Transparent pixels become black, as Fashion-MNIST's background, inverted or not; other sizes are scaled to fit and
+    padded with black. Raises UserError if it is no readable image or has more than 67 million pixels.
     """
     from PIL import Image, ImageOps
 
-    common.require(path.is_file(), f"no such file: {path}")  # a folder or a pipe is none
+    common.require(not Path(path).is_dir(), f"{path} is a folder: name the images in it, such as {path}/*.png")
+    common.require(Path(path).is_file(), f"no such file: {path}")  # a pipe is none
     try:
-        with warnings.catch_warnings(action="ignore"):  # about damage that Pillow can read past
-            image = Image.open(path, formats=FORMATS)
-            common.require(image.width * image.height <= 2 ** 25, "it has more than 33 million pixels")
-            image = ImageOps.exif_transpose(image)
-            found = f"{image.width}x{image.height} {image.mode}"
-            if image.mode.startswith(("I", "F")):  # 16-bit integers; floats to about 1 or to 255
-                values = torch.frombuffer(bytearray(image.convert("F").tobytes()), dtype=torch.float32)
-                common.require(values.isfinite().all(), "its values are not all finite")
-                scale = 255 / 65535 if image.mode != "F" else 255 if values.max() <= 2 else 1
-                image = image.convert("F").point(lambda value: value * scale + 0.5).convert("L")
-            if image.has_transparency_data:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
-            image = image.convert("L")
-            image = ImageOps.invert(image) if invert else image
-            image = ImageOps.pad(image, (28, 28))
+        image = Image.open(path, formats=FORMATS)
+        common.require(image.width * image.height <= 2 ** 26, "it has more than 67 million pixels")
+        image = ImageOps.exif_transpose(image)
+        note = f"converted from {image.width}x{image.height} {image.mode}"
+        if image.mode.startswith(("I", "F")):  # 16-bit integers; floats to about 1 or to 255
+            values = torch.frombuffer(bytearray(image.convert("F").tobytes()), dtype=torch.float32)
+            common.require(values.isfinite().all(), "its values are not all finite")
+            scale = 255 / 65535 if image.mode != "F" else 255 if values.max() <= 2 else 1
+            image = image.convert("F").point(lambda value: value * scale + 0.5).convert("L")
+        opaque = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+        image = ImageOps.invert(image.convert("L")) if invert else image.convert("L")
+        if opaque:
+            image = Image.composite(image, Image.new("L", image.size), opaque)
+        image = ImageOps.contain(image, (28, 28))
+        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(image.height, image.width)
+        border = torch.cat([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).float()
+        padded = torch.frombuffer(bytearray(ImageOps.pad(image, (28, 28)).tobytes()), dtype=torch.uint8)
     except Exception as error:  # a damaged or hostile file can fail in any way
-        raise UserError(f"cannot read {path} as an image ({error})") from None
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(1, 28, 28)
-    return pixels, "" if found == "28x28 L" else f"converted from {found}"
+        raise UserError(f"cannot read {path} as an image ({error}); formats: {', '.join(FORMATS)}") from None
+    notes = [note] * (note != "converted from 28x28 L")
+    if border.mean() > 100:  # that of no Fashion-MNIST test image is
+        notes.append(f"bright background: try it {'without' if invert else 'with'} --invert")
+    return padded.reshape(1, 28, 28), "; ".join(notes)
 
 
-def load_classifier(checkpoint):
-    """The classifier in a checkpoint of 3.1 a or c, in eval mode; raises UserError if it holds none."""
-    state = common.load_checkpoint(checkpoint)
+def load_classifier(path):
+    """The classifier in a checkpoint of 3.1 a or c, in eval mode, and the checkpoint; UserError if it holds none."""
+    state = common.load_checkpoint(path)
     try:
         network = {"ConvNet": ConvNet, "FashionNet": FashionNet}[state["settings"]["network"]]()
-    except (KeyError, TypeError):
-        raise UserError(f"{common.display_path(checkpoint)} holds no classifier") from None
-    common.load_weights(network, state["weights"], checkpoint)
-    return network.eval()
+        classes = CLASSES[state["data"]]
+        origin = (f"{state['settings']['network']} trained on {state['data']}, validation accuracy"
+                  f" {state['history'][-1]['validation']['accuracy']:.2f} % after {len(state['history'])} epochs, by"
+                  f" `{state['command']}` (seed {state['seed']}) on {state['date']}")
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise UserError(f"{path} holds no classifier of MNIST or Fashion-MNIST") from None
+    common.load_weights(network, state["weights"], path)
+    return network.eval(), classes, f"weights: {common.display_path(path)}, {origin}"
 
 
 @torch.inference_mode()
@@ -108,27 +123,34 @@ def predict(images, network):
 
 def main():
     parser = common.make_parser(__doc__)
-    parser.add_argument("images", nargs="*", type=Path, help="image files; without: the sheet's ten")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="the trained classifier")
+    parser.add_argument("images", nargs="*", default=[], help="image files; without: the sheet's ten")
+    parser.add_argument("--checkpoint", type=os.path.expanduser, default=CHECKPOINT, help="the trained classifier")
     parser.add_argument("--invert", action="store_true", help="for dark clothes photographed on white")
-    args = parser.parse_args()
-    paths = args.images or SAMPLES
+    args = common.start_run(parser)
+    network, classes, origin = load_classifier(args.checkpoint)
     if not args.images and not all(path.exists() for path in SAMPLES):
         make_samples(args.data_dir)
 
-    images, notes = zip(*(read_image(path, args.invert) for path in tqdm(paths, leave=False, disable=None)))
-    images, network = torch.stack(images), load_classifier(args.checkpoint)
-    probabilities, classes = predict(images, network).topk(2)
-    setup = common.setup(args, publishable=not (args.images or args.invert) and args.checkpoint == CHECKPOINT)
+    images, names, notes, unreadable = [], [], [], []
+    for name in tqdm(expand(args.images) or SAMPLES, leave=False, disable=None):
+        try:
+            image, note = read_image(name, args.invert)
+        except UserError as error:
+            unreadable.append(str(error))
+        else:
+            images.append(image)
+            names.append(printable(name if args.images else name.name))
+            notes.append(note)
+    common.require(images, "; ".join(unreadable))
+    probabilities, labels = predict(torch.stack(images), network).topk(2)
 
-    lines, titles = ["file\tlabel\tprobability\trunner-up\tprobability\tnote"], []
-    for path, note, (p1, p2), (first, second) in zip(paths, notes, probabilities.tolist(), classes.tolist()):
-        label, runner_up = FASHION_CLASSES[first], FASHION_CLASSES[second]
-        name = "".join(c if c.isprintable() else "?" for c in path.name)
-        lines.append(f"{name}\t{label}\t{p1:.4f}\t{runner_up}\t{p2:.4f}\t{note}")
-        titles.append(f"{label}\n{100 * p1:.0f} %")
-    common.plot_images(setup, "task_3_1_d.png", titles[:PLOTTED], {"": (images[:PLOTTED], 0, 255)})
-    common.report(setup, lines)
+    lines, titles = [printable(origin), "file\tlabel\tprobability\trunner-up\tprobability\tnote"], []
+    for name, note, (p1, p2), (first, second) in zip(names, notes, probabilities.tolist(), labels.tolist()):
+        lines.append(f"{name}\t{classes[first]}\t{p1:.4f}\t{classes[second]}\t{p2:.4f}\t{note}")
+        titles.append(f"{classes[first]}\n{100 * p1:.0f} %")
+    common.plot_images(args, "task_3_1_d.png", titles[:PLOTTED], {"": (torch.stack(images[:PLOTTED]), 0, 255)})
+    common.report(args, lines)
+    common.require(not unreadable, "; ".join(unreadable))
 
 
 if __name__ == "__main__":

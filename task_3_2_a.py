@@ -12,18 +12,23 @@ import common
 FIRST, LAST, PAIRS = 100, 200, 80  # as in the template: 80 of the training images 100 to 199
 
 
-class NoisyFashionMNIST(Dataset):
-    """(noisy, clean) pairs, float32 [1, 28, 28] each: clean in [0, 1], noisy = clean + noise in [0, 2).
+def draw_noise(shape, generator=None):
+    """The sheet's noise: uniform on (0, 1), independent per pixel; another distribution needs no other change."""
+    return torch.rand(shape, generator=generator)
 
-    images: uint8 [N, 1, 28, 28]; the noise is uniform on (0, amplitude). It is fresh at every access, from torch's
-    random numbers, so training never sees a noisy image twice. With `noise_seed` it is one fixed draw per index, so
-    that validation losses of different epochs and networks differ by the network alone.
+
+class NoisyFashionMNIST(Dataset):
+    """(noisy, clean) pairs, float32 [1, 28, 28] each: clean in [0, 1], noisy = clean + amplitude * noise.
+
+    images: uint8 [N, 1, 28, 28]. The noise is fresh at every access, from torch's random numbers, so training never
+    sees a noisy image twice. With `noise_seed` it is one fixed draw per index, so that validation losses of different
+    epochs and networks differ by the network alone.
     """
 
     def __init__(self, images, noise_seed=None, amplitude=1.0):
         self.images, self.amplitude, self.fixed_noise = images, amplitude, None
         if noise_seed is not None:
-            self.fixed_noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(noise_seed))
+            self.fixed_noise = draw_noise(images.shape, torch.Generator().manual_seed(noise_seed))
 
     def __len__(self):
         return len(self.images)
@@ -31,29 +36,28 @@ class NoisyFashionMNIST(Dataset):
     def __getitem__(self, index):
         """One pair, or for a slice or a list of indices all their pairs at once: two tensors [B, 1, 28, 28]."""
         clean = self.images[index].float() / 255
-        noise = torch.rand(clean.shape) if self.fixed_noise is None else self.fixed_noise[index]
+        noise = draw_noise(clean.shape) if self.fixed_noise is None else self.fixed_noise[index]
         return clean + self.amplitude * noise, clean
 
     __getitems__ = __getitem__  # a DataLoader calls it with the indices of a batch
 
 
-def plot_pairs(setup, noisy, clean, titles, name):
-    """Draw pairs, 8 in a row, noisy (halved, to fit in 0 to 1) beside clean; both [N, 1, 28, 28], N a multiple of 8."""
-    rows = len(noisy) // 8
+def plot_pairs(args, noisy, clean, titles, name):
+    """Draw pairs, 8 in a row, noisy beside clean; both [N, 1, 28, 28], N a multiple of 8."""
+    rows, low, high = len(noisy) // 8, noisy.min(), noisy.max()
     figure, axes = common.make_figure(12, 0.98 * rows + 0.4, nrows=rows, ncols=8, squeeze=False)
     gap = torch.ones(1, 28, 1)  # white
-    for axis, left, right, title in zip(axes.flat, noisy / 2, clean, titles):
+    for axis, left, right, title in zip(axes.flat, (noisy - low) / (high - low), clean, titles):
         axis.imshow(torch.cat([left, gap, right], dim=2)[0].numpy(), vmin=0, vmax=1)
         axis.set_title(title, fontsize=12, pad=2)
         axis.axis("off")
-    figure.suptitle("Fashion-MNIST training images, number and class: noisy (black to white = 0 to 2) | clean (0 to 1)",
-                    fontsize=12)
-    common.save_figure(setup, figure, name)
+    figure.suptitle("Fashion-MNIST training images, number and class: noisy (black to white ="
+                    f" {low:.1f} to {high:.1f}) | clean (0 to 1)", fontsize=12)
+    common.save_figure(args, figure, name)
 
 
 def main():
-    args = common.make_parser(__doc__).parse_args()
-    setup = common.setup(args, data="FashionMNIST")
+    args = common.start_run(common.make_parser(__doc__), "FashionMNIST")
     images, labels = common.load("FashionMNIST", True, args.data_dir)
     common.require(len(images) >= LAST, f"{args.data_dir} has fewer than {LAST} training images")
     torch.manual_seed(0)
@@ -61,13 +65,12 @@ def main():
     dataset = NoisyFashionMNIST(images)
     noisy, clean = dataset[indices]
     titles = [f"{index}: {common.FASHION_CLASSES[labels[index]]}" for index in indices]
-    plot_pairs(setup, noisy, clean, titles, "task_3_2_a.jpg")
+    plot_pairs(args, noisy, clean, titles, "task_3_2_a.jpg")
     noise = noisy - clean
-    common.report(setup, [
+    common.report(args, [
         f"{len(dataset)} pairs, each image {list(noisy[0].shape)} {noisy.dtype}",
         f"clean in [{clean.min():.3f}, {clean.max():.3f}], noisy in [{noisy.min():.3f}, {noisy.max():.3f}]",
-        f"noise of the {PAIRS} pairs: mean {noise.mean():.4f} (1/2), variance {noise.var():.4f} (1/12 = 0.0833)",
-    ])
+        f"noise of the {PAIRS} pairs: mean {noise.mean():.4f}, variance {noise.var():.4f}"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Screenshots of TensorBoard's cards for the report, of the first seed of each recorded run.
 
     pip install playwright && playwright install chromium
-    python report/take_screenshots.py runs/task_3_1_a/DATE-TIME/plain/seed0 accuracy task_3_1_a
+    python report/take_screenshots.py runs/task_3_1_a/DATE-TIME-PROCESS/template/seed0 accuracy task_3_1_a
 
 takes the cards whose tag matches a regular expression, without smoothing: a chart of both training and validation
 becomes report/figures/tensorboard_task_3_1_a.png; a card of only one of them (such as the images of 3.2 b, by
@@ -54,6 +54,7 @@ def main():
             page.wait_for_selector("card-view", timeout=60_000)
             page.add_style_tag(content="card-view:has(image-card) {height: 900px}")  # a tall grid fills its card
             page.wait_for_timeout(8000)  # until the curves are drawn
+            page.mouse.move(0, 0)  # no hover box over a curve
             for card in page.locator("card-view:visible").all():
                 runs = [run for run in ("training", "validation") if run in card.inner_text()]
                 kind = f"_{runs[0]}" if len(runs) == 1 else ""

@@ -1,8 +1,8 @@
 """Experiment for 3.1 d: at which share of the dress does the label of the morph from bag to dress flip?
 
-The sheet's ten images lie on a line between two training images, a bag and a dress. At 1001 evenly spaced points of it,
-the classifier of 3.1 c (seed 0, from checkpoints/) predicts Bag below a share of the dress of 0.197, and Dress from
-there on.
+The sheet's ten images lie on a line between two training images, a bag and a dress. The networks of 3.1 c, three seeds,
+predict the labels at 1001 evenly spaced points of it. Seed 0 predicts Bag below a share of the dress of 0.197, and Dress
+from there on.
 """
 
 import sys
@@ -14,44 +14,51 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import common
 from common import FASHION_CLASSES
-from task_3_1_d import CHECKPOINT, bag_and_dress, load_classifier, morph_images, predict
+from task_3_1_d import bag_and_dress, load_classifier, morph_images, predict
+
+CHECKPOINTS = ("task_3_1_c.pt", "task_3_1_c_seed1.pt", "task_3_1_c_seed2.pt")
 
 
-def plot_morph(setup, shares, probabilities, thumbnails, name):
+def plot_morph(args, shares, probabilities, thumbnails, name):
     """Draw the predicted probabilities along the line, and the ten images at their places on it.
 
-    shares: of the dress, [N] in 0 … 1; probabilities: [N, 10]; thumbnails: uint8 [10, 1, 28, 28].
+    shares: of the dress, [N] in 0 … 1; probabilities: for each network [N, 10]; thumbnails: uint8 [10, 1, 28, 28].
     """
-    bag, dress = (100 * probabilities[:, FASHION_CLASSES.index(label)] for label in ("Bag", "Dress"))
     figure, (curves, below) = common.make_figure(6.3, 3.2, nrows=2, height_ratios=(3, 1), sharex=True)
-    curves.plot(shares, bag, "-", label="Bag")
-    curves.plot(shares, dress, "--", label="Dress")
-    curves.plot(shares, 100 - bag - dress, ":", color="black", label="all others")
+    for style, label, color in (("-", "Bag", "C0"), ("--", "Dress", "C1")):
+        for values in probabilities:
+            curves.plot(shares, 100 * values[:, FASHION_CLASSES.index(label)], style, color=color, label=label)
+            label = "_" + label.strip("_")  # one entry in the legend for all seeds
     curves.set(ylabel="predicted probability in %", ylim=(0, 100))
     curves.legend()
     for number, image in enumerate(thumbnails):
         below.imshow(image[0].numpy(), extent=(number / 9 - 0.05, number / 9 + 0.05, 0, 1), vmin=0, vmax=255)
         below.text(number / 9, 1.05, number, ha="center")
     below.set(xlim=(-0.06, 1.06), ylim=(0, 1), yticks=[], aspect="auto",
-              xlabel="share of the dress; images 0 to 9 are at 0/9, 1/9, … 9/9")
+              xlabel="mixing weight i/9 of the dress, for images 0 to 9")
     below.grid(False)
-    common.save_figure(setup, figure, name)
+    common.save_figure(args, figure, name)
 
 
 def main():
-    args = common.make_parser(__doc__).parse_args()
-    setup = common.setup(args, data="FashionMNIST")
+    args = common.start_run(common.make_parser(__doc__), "FashionMNIST")
+    paths = [common.ROOT / "checkpoints" / name for name in CHECKPOINTS]
+    missing = [path.name for path in paths if not path.exists()]
+    common.require(not missing, f"checkpoints/ lacks {', '.join(missing)}: run 'python task_3_1_c.py --seed 0 1 2'")
     ends = bag_and_dress(args.data_dir)
     shares = torch.linspace(0, 1, 1001)
-    probabilities = predict(morph_images(*ends, len(shares)), load_classifier(CHECKPOINT))
-    plot_morph(setup, shares, probabilities, morph_images(*ends, 10), "where_the_label_flips.png")
+    probabilities = [predict(morph_images(*ends, len(shares)), load_classifier(path)[0]) for path in paths]
+    plot_morph(args, shares, probabilities, morph_images(*ends, 10), "where_the_label_flips.png")
 
-    labels = probabilities.argmax(dim=1)
-    lines = [f"at a share of the dress of 0: {FASHION_CLASSES[labels[0]]}"]
-    for before, after, share in zip(labels, labels[1:], shares[1:]):
-        if before != after:
-            lines.append(f"from a share of the dress of {share:.3f}: {FASHION_CLASSES[after]}")
-    common.report(setup, lines)
+    lines = []
+    for seed, (path, values) in enumerate(zip(paths, probabilities)):
+        ten = predict(morph_images(*ends, 10), load_classifier(path)[0]).argmax(dim=1)
+        lines.append(f"seed {seed}, images 0 to 9: {', '.join(FASHION_CLASSES[label] for label in ten)}")
+        labels = values.argmax(dim=1)
+        for before, after, share in zip(labels, labels[1:], shares[1:]):
+            if before != after:
+                lines.append(f"  {FASHION_CLASSES[before]} becomes {FASHION_CLASSES[after]} at a share of {share:.3f}")
+    common.report(args, lines)
 
 
 if __name__ == "__main__":

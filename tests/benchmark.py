@@ -1,35 +1,33 @@
-"""How fast are the scripts, as ratios measured side by side in one run?
+"""How fast are the scripts? What is compared takes turns (A B A B …) in one run: median, smallest and largest of 3.
 
-    python tests/benchmark.py            16 minutes on 2 cores
+    python tests/benchmark.py            about 20 minutes on 2 cores
     python tests/benchmark.py --quick    fewer images
-
-The rivals take turns (A B A B …); a ratio is printed as the median of the turns with its smallest and largest.
 """
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler is not to say what it looked for and did not find
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+import torch
 
-import common  # noqa: E402
-from common import ConvNet, LabelledImages  # noqa: E402
-from task_3_1_a import SETTINGS  # noqa: E402
+import common
+from common import ROOT
+from task_3_1_a import TEMPLATE, LabelledImages
+from task_3_1_c import IMPROVED
+from task_3_2_a import NoisyFashionMNIST
+from task_3_2_b import SETTINGS, UNet
 
-TURNS = 3  # of all that take turns
-
+TURNS = 3
+TYPES = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if common.has_fast_bf16("cpu") else {})
+NETWORKS = (TEMPLATE, IMPROVED, SETTINGS, replace(SETTINGS, network=UNet))
 # Multiplications and additions of ConvNet for one image, forward; backward costs twice as much again
 FLOP = 2 * (28 * 28 * 9 * 32 * (1 + 32 + 32) + 28 * 28 * 32 * 256 + 256 * 10)
 
@@ -41,160 +39,114 @@ def seconds(function, *arguments):
     return time.perf_counter() - start
 
 
-def spread(values, unit=""):
+def spread(values, unit="x"):
     """The median and the range of some values as text."""
     return f"{statistics.median(values):.2f}{unit} ({min(values):.2f} … {max(values):.2f})"
 
 
-def tutorial(data_dir, images, log_dir):
-    """A function that trains and validates for one epoch as tutorials do it, in a process of its own."""
-    process = subprocess.Popen([sys.executable, ROOT / "tests" / "tutorial.py", data_dir, str(images), log_dir],
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def run(*command):
+    """Run Python with these arguments to its end; returns what it prints."""
+    return subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.PIPE).stdout
 
-    def epoch():
+
+def parts_of_epoch(settings, precision, data_dir, images):
+    """Two functions: one trains a network for an epoch, the other validates it, as `fit` does."""
+    classifies = settings in (TEMPLATE, IMPROVED)
+    make_data = LabelledImages if classifies else lambda images, labels, augment: NoisyFashionMNIST(images)
+    args = argparse.Namespace(device="cpu", precision=precision)
+    training, validation = ([part[:count] for part in common.load("MNIST", train, data_dir)]
+                            for train, count in ((True, images), (False, images // 6)))
+    loader = common.batches(make_data(*training, settings.augment), settings.batch_size, shuffle=True)
+    network = settings.network().to(memory_format=torch.channels_last)
+    optimizer, scheduler = common.make_optimizer(network, replace(settings, one_cycle=False), len(loader))
+    return (partial(common.train_epoch, network, loader, {"loss": settings.loss}, optimizer, scheduler, args),
+            partial(common.evaluate, network, make_data(*validation, None), args))
+
+
+def compare_epochs(data_dir, images, folder):
+    """Rows 1 and 2: an epoch of 3.1 a against the tutorial's; training's share of the rate of a matrix product."""
+    def tutorial():
         process.stdin.write(b"epoch\n")
         process.stdin.flush()
         assert process.stdout.readline(), "tests/tutorial.py stopped"
-    return epoch
 
-
-def make_setup(precision, folder=None, args=None):
-    """A Setup on the CPU that publishes nothing."""
-    return common.Setup(device=torch.device("cpu"), precision=precision, networks={}, folder=folder, publishes=False,
-                        args=args)
-
-
-def ours(data_dir, images, precision):
-    """A function that trains and validates for one epoch as task_3_1_a.py does, and its data loader."""
-    setup = make_setup(precision)
-    (train_images, train_labels), (test_images, test_labels) = (
-        common.load("MNIST", train, data_dir) for train in (True, False))
-    training_set = LabelledImages(train_images[:images], train_labels[:images])
-    loader = common.batches(training_set, SETTINGS.batch_size, shuffle=True)
-    test_set = LabelledImages(test_images[:images // 6], test_labels[:images // 6])
-    network = ConvNet().to(memory_format=torch.channels_last)
-    optimizer, scheduler = common.make_optimizer(network, replace(SETTINGS, schedule="constant"), len(loader))
-
-    def train():
-        common.train_epoch(network, loader, {"loss": SETTINGS.loss, "accuracy": common.accuracy}, optimizer, scheduler,
-                           setup)
-
-    return train, lambda: common.evaluate(network, test_set, setup), lambda: sum(1 for _ in loader)
-
-
-def cpu_precisions():
-    """The precisions to compare: fp32, and bf16 where it is fast."""
-    return ["fp32"] + ["bf16"] * common.has_fast_bf16(torch.device("cpu"))
-
-
-def matrix_product_rate(dtype, size=4096):
-    """This machine's own rate in GFLOP/s: the best of five products of two square matrices."""
-    a, b = torch.rand(2, size, size).to(dtype)
-    return 2 * size ** 3 / min(seconds(torch.matmul, a, b) for _ in range(5)) / 1e9
-
-
-def profile(train, largest=8):
-    """The operations that training spends its time in, the largest first, in percent of all: the fastest turn."""
+    process = subprocess.Popen([sys.executable, ROOT / "tests" / "tutorial.py", data_dir, str(images), folder],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    parts = {precision: parts_of_epoch(TEMPLATE, precision, data_dir, images) for precision in TYPES}
     turns = []
-    for _ in range(TURNS):
-        with torch.profiler.profile() as profiler:
-            train()
-        turns.append({event.key.removeprefix("aten::"): event.self_cpu_time_total for event in profiler.key_averages()})
-    shares = min(turns, key=lambda turn: sum(turn.values()))  # the profiler's own fresh memory may slow one down
-    ordered = sorted(shares, key=shares.get, reverse=True)[:largest]
-    return ", ".join(f"{name} {100 * shares[name] / sum(shares.values()):.0f} %" for name in ordered)
-
-
-def compare_epochs(data_dir, quick, folder):
-    """Rows 1 to 3: an epoch against the tutorial's, the share of the matrix rate, the data path's share."""
-    images = 3_000 if quick else 60_000
-    precisions = cpu_precisions()
-    parts = {precision: ours(data_dir, images, precision) for precision in precisions}  # downloads the data, if need be
-    rivals = {"tutorial": tutorial(data_dir, images, folder)}
-    for precision, (train, validate, _) in parts.items():
-        rivals[precision] = lambda train=train, validate=validate: (train(), validate())
-    for epoch in rivals.values():
-        epoch()  # the first call compiles kernels
-    times = {name: [] for name in rivals}
-    for _ in range(TURNS):
-        for name, epoch in rivals.items():
-            times[name].append(seconds(epoch))
+    for _ in range(1 + TURNS):  # the first one compiles kernels
+        ours = {precision: list(map(seconds, functions)) for precision, functions in parts.items()}
+        turns.append({"tutorial": [seconds(tutorial)]} | ours)
+    times = {name: [sum(turn[name]) for turn in turns[1:]] for name in turns[0]}
     yield f"1. an epoch of {images} images, a tutorial's loop: {spread(times['tutorial'], ' s')}"
-    for precision in precisions:
+    for precision in TYPES:
         ratios = [slow / fast for slow, fast in zip(times["tutorial"], times[precision])]
-        yield f"   ours, {precision}: {spread(times[precision], ' s')}, {spread(ratios, 'x')} as fast"
-    for precision in precisions:
-        train, _, data = parts[precision]
-        rate = images * 3 * FLOP / statistics.median(seconds(train) for _ in range(TURNS)) / 1e9
-        best = matrix_product_rate(torch.float32 if precision == "fp32" else torch.bfloat16)
+        yield f"   ours, {precision}: {spread(times[precision], ' s')}, {spread(ratios)} as fast"
+    for precision, kind in TYPES.items():
+        rate = images * 3 * FLOP / statistics.median(turn[precision][0] for turn in turns[1:]) / 1e9
+        a, b = torch.rand(2, 4096, 4096).to(kind)
+        best = 2 * 4096 ** 3 / min(seconds(torch.matmul, a, b) for _ in range(5)) / 1e9
         yield f"2. {precision}: {rate:.0f} of {best:.0f} GFLOP/s of a matrix product, {100 * rate / best:.0f} %"
-        yield f"   spent in {profile(ours(data_dir, 3_000, precision)[0])}"  # longer ones may slow what they measure
-        yield f"3. {precision}: data path {100 * seconds(data) / statistics.median(times[precision]):.1f} % of an epoch"
 
 
-def compare_predictor(data_dir, quick, folder):
-    """Row 4: the whole process of the predictor against the bare imports, and images per second."""
-    files = 2_000 if quick else 10_000
-    predictor = [sys.executable, ROOT / "task_3_1_d.py", "--log-dir", folder, "--data-dir", data_dir]
-    imports = [sys.executable, "-c", "import torch, torchvision"]
-    run = lambda command: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: E731
-    run(predictor)  # makes the ten images
-    ratios = [seconds(run, predictor) / seconds(run, imports) for _ in range(TURNS)]
-    yield f"4. predictor on ten images, picture included: {spread(ratios, 'x')} the bare imports"
-    images, _ = common.load("FashionMNIST", False, data_dir)
-    names = []
-    for number in range(files):
-        names.append(folder / f"{number}.png")
-        Image.fromarray(images[number, 0].numpy()).save(names[-1])
-    yield f"   {files / seconds(run, [*predictor, *names]):.0f} images/s on {files} files, start included"
+def compare_predictor(data_dir, images, folder):
+    """Row 3: the whole process of the predictor against the bare imports."""
+    predictor = [ROOT / "task_3_1_d.py", "--log-dir", folder, "--data-dir", data_dir]
+    run(*predictor)  # makes the ten images
+    ratios = [seconds(run, *predictor) / seconds(run, "-c", "import torch, torchvision") for _ in range(TURNS)]
+    yield f"3. predictor on ten images, picture included: {spread(ratios)} the bare imports of torch and torchvision"
 
 
-def compare_speed_up(data_dir, quick, folder):
-    """Row 6: training without common.speed_up against training with it, each in a process of its own.
+def peak_memory(data_dir, images, folder):
+    """Row 4: the resident set of each task, at its largest, in a run of one short epoch."""
+    # a small process in between: a child begins with the peak of the one that started it
+    measure = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=-3);"
+               "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    for script in sorted(ROOT.glob("task_3_*.py")):
+        data = [] if script.stem.endswith("1_b") else ["--data-dir", data_dir]
+        short = ["--epochs", 1, "--limit", 2000] if script.stem[7:] in ("1_a", "1_c", "2_b", "2_c") else []
+        peak = run("-c", measure, sys.executable, script, "--log-dir", folder, *data, *short)
+        yield f"4. {script.name}: {int(peak) / 2 ** 20:.2f} GiB"
 
-    Two short epochs from random weights: mainly the gain of the memory that stays with the process.
-    """
-    images = "3000" if quick else "12000"
+
+def compare_speed_up(data_dir, images, folder):
+    """Row 5: the second of two short epochs of training with common.speed_up, or without, each in its own process."""
     measure = ("import sys; sys.path.insert(0, sys.argv[1]); import benchmark\n"
                "if sys.argv[2] == 'with': benchmark.common.speed_up()\n"
-               "train, _, _ = benchmark.ours(sys.argv[3], int(sys.argv[4]), sys.argv[5])\n"
+               "train, _ = benchmark.parts_of_epoch(benchmark.TEMPLATE, sys.argv[3], sys.argv[4], int(sys.argv[5]))\n"
                "train(); print(benchmark.seconds(train))")
-    for precision in cpu_precisions():
-        time_of = lambda way: float(subprocess.run(  # noqa: E731
-            [sys.executable, "-c", measure, ROOT / "tests", way, data_dir, images, precision], check=True,
-            stdout=subprocess.PIPE).stdout)
-        ratios = [time_of("without") / time_of("with") for _ in range(TURNS)]
-        yield f"6. {precision}: training with common.speed_up is {spread(ratios, 'x')} as fast as without"
+    for precision in TYPES:
+        turns = [[float(run("-c", measure, ROOT / "tests", way, precision, data_dir, images // 5))
+                  for way in ("without", "with")] for _ in range(TURNS)]
+        ratios = [slow / fast for slow, fast in turns]
+        yield f"5. {precision}: training with common.speed_up is {spread(ratios)} as fast as without"
 
 
-def peak_memory(data_dir, quick, folder):
-    """Row 5: the resident set of each task, at its largest, in a run of one short epoch."""
-    for script in sorted(ROOT.glob("task_3_*.py")):
-        command = [sys.executable, script, "--log-dir", folder]
-        if "3_1_b" not in script.name:
-            command += ["--data-dir", data_dir]
-        if script.stem in ("task_3_1_a", "task_3_1_c", "task_3_2_b", "task_3_2_c"):
-            command += ["--epochs", "1", "--limit", "2000"]
-        # a small process in between: a child begins with the peak of the one that started it
-        measure = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=-3);"
-                   "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
-        peak = subprocess.run([sys.executable, "-c", measure, *command], check=True, stdout=subprocess.PIPE).stdout
-        yield f"5. {script.name}: {int(peak) / 2 ** 20:.2f} GiB"
+def compare_precisions(data_dir, images, folder):
+    """Row 6: an epoch (training and validation) of each network in each precision, after a short one."""
+    for settings in NETWORKS:
+        times = []
+        for precision in TYPES:
+            for count in (images // 20, images):
+                last = sum(map(seconds, parts_of_epoch(settings, precision, data_dir, count)))
+            times.append(last)
+        texts = [f"{precision} {time:.1f} s" for precision, time in zip(TYPES, times)]
+        texts += [f"{times[0] / times[1]:.2f}x as fast"] * (len(times) == 2)
+        yield f"6. an epoch of {settings.network.__name__}, batches of {settings.batch_size}: {', '.join(texts)}"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("MLGV_DATA") or common.ROOT / "data"))
+    parser = common.make_parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer images")
-    parser.add_argument("--record", action="store_true", help="write the results into this file's trailing comments")
-    args = parser.parse_args()
-    precision = " and ".join(cpu_precisions())
-    torch.manual_seed(0)
-    parts = tqdm((compare_epochs, compare_predictor, peak_memory, compare_speed_up), leave=False, disable=None)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        common.report(make_setup(precision, folder, args), [
-            line for part in parts for line in part(args.data_dir, args.quick, folder)])
+    args = common.start_run(parser, "MNIST")
+    args.environment = f"{common.device_name('cpu')}, {' and '.join(TYPES)}, torch {torch.__version__}"
+    lines, images = [], 3_000 if args.quick else 60_000
+    with tempfile.TemporaryDirectory() as folder:
+        for part in (compare_epochs, compare_predictor, peak_memory, compare_speed_up, compare_precisions):
+            for line in part(args.data_dir, images, folder):
+                print(line, flush=True)
+                lines.append(line)
+    common.report(args, lines)
 
 
 if __name__ == "__main__":

@@ -1,87 +1,71 @@
-"""What the tests share: small synthetic data, a setup as a script would have it, ways to run scripts."""
+"""What the tests share: small synthetic data, arguments as a script would have them, ways to run scripts."""
 
 import argparse
-import hashlib
+import itertools
 import os
 import shutil
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side; torch reads it when it is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks gain nothing from more; torch reads it at its import
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.optim.optimizer import register_optimizer_step_pre_hook  # noqa: E402
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "report")]
 
-import common  # noqa: E402
-from child import run_script  # noqa: E402
-from common import LabelledImages, Settings  # noqa: E402
-from stand_in import write_stand_in  # noqa: E402
+import common
+from child import run_script
+from common import Settings
+from task_3_1_a import LabelledImages, accuracy, random_digits
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and limits")
 
 
-class Small(nn.Sequential):
+def small():
     """A classifier of 28x28 images with batch normalisation."""
-
-    def __init__(self):
-        super().__init__(nn.Conv2d(1, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(196, 10))
+    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(196, 10))
 
 
-class Scale(nn.Module):
-    """One weight times the mean of the image: its gradient does not depend on the weight."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def forward(self, images):
-        return images.mean(dim=(1, 2, 3)) * self.weight
+SETTINGS = Settings(network=small, loss=F.cross_entropy, epochs=2, batch_size=10, lr=1e-3)
 
 
-def mean_output(outputs, targets):
-    return outputs.mean()
+def same_weights(network, other):
+    return all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values()))
 
 
-SETTINGS = Settings(network=Small, loss=F.cross_entropy, epochs=2, batch_size=10, lr=1e-3)
+def only(folder, pattern):
+    """The one file below a folder that fits a pattern."""
+    found = list(Path(folder).rglob(pattern))
+    assert len(found) == 1, found
+    return found[0]
 
 
-def observed(rates):
-    """A hook that appends each step's learning rate and momentum."""
-    return register_optimizer_step_pre_hook(
-        lambda optimizer, *_: rates.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"][0])))
+def change(path, *pairs):
+    """Replace texts in a file, which must have each of them once."""
+    source = path.read_text(encoding="utf-8")
+    for old, new in pairs:
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    path.write_text(source, encoding="utf-8")
 
 
-def assert_one_line_error(process, text):
-    """Exit status 2, one line on standard error that holds `text`, no traceback."""
-    assert process.returncode == 2, process.stderr
-    assert len(process.stderr.strip().splitlines()) == 1, process.stderr
-    assert text in process.stderr
-
-
-def pytest_addoption(parser):
-    parser.addoption("--fire", action="store_true", help="thousands of hostile files and dozens of killed trainings")
+def assert_one_line_error(process, *texts):
+    """Exit status 2, one line on standard error that holds the texts, no traceback."""
+    assert process.returncode == 2 and len(process.stderr.strip().splitlines()) == 1, process.stderr
+    for text in texts:
+        assert text in process.stderr
 
 
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory):
-    """A folder with both data sets, synthetic: 300 training and 100 test images each."""
-    folder = tmp_path_factory.mktemp("data")
-    write_stand_in(folder, train=300, test=100)
+    """A folder with both data sets, synthetic: 240 training and 60 test images each."""
+    folder = tmp_path_factory.mktemp("data") / "synthetic"
+    assert run_script(ROOT / "tests" / "synthetic_data.py", folder, "--train", 240, "--test", 60).returncode == 0
     return folder
-
-
-@pytest.fixture
-def make_setup(tmp_path):
-    """A function that returns the Setup of a training on the CPU that keeps everything in a temporary folder."""
-    def make(folder="run", precision="fp32", seeds=(0,), **networks):
-        return common.Setup(device=torch.device("cpu"), precision=precision, networks=networks,
-                            folder=tmp_path / folder, publishes=False,
-                            args=argparse.Namespace(seed=list(seeds), record=False))
-    return make
 
 
 @pytest.fixture
@@ -90,60 +74,54 @@ def images():
 
 
 @pytest.fixture
-def data():
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (55, 1, 28, 28), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 10, (55,), generator=generator)
-    return LabelledImages(images[:35], labels[:35]), LabelledImages(images[35:], labels[35:])
+def data(images):
+    """A training set of 25, augmented, and a validation set of 15 random images."""
+    labels = torch.arange(40) % 10
+    return LabelledImages(images[:25], labels[:25], random_digits), LabelledImages(images[25:], labels[25:])
 
 
 @pytest.fixture
-def fit(make_setup, data):
-    """A function that trains with settings and a seed, in a folder of its own."""
-    def train(settings=SETTINGS, seed=0, data=data, folder=None, on_epoch_end=None, **setup):
-        folder = folder or f"{id(object())}-{len(runs)}"
-        runs.append(common.fit("net", data, {"accuracy": common.accuracy} if settings.network is Small else {},
-                               make_setup(folder, net=settings, **setup), seed, on_epoch_end))
-        return runs[-1]
-    runs = []
-    return train
+def make_args(tmp_path):
+    """A function that returns the arguments of a script that has been started, for training on the CPU."""
+    return lambda folder="run", **changes: argparse.Namespace(**{
+        "device": "cpu", "precision": "fp32", "seed": [0], "epochs": None, "batch_size": None, "lr": None,
+        "limit": None, "holdout": False, "folder": tmp_path / folder, "data": "MNIST", "command": ""} | changes)
+
+
+@pytest.fixture
+def fit(make_args, data):
+    """A function that trains with some settings, in a folder of its own unless one is named."""
+    numbers = itertools.count()
+    return lambda settings=SETTINGS, data=data, folder=None: common.fit(
+        "net", settings, data, {"accuracy": accuracy}, make_args(folder or f"run{next(numbers)}"), seed=0)
 
 
 @pytest.fixture
 def script(synthetic, tmp_path):
     """A function that runs a script of the project on the synthetic data and returns the finished process."""
-
-    def run(name, *arguments, data_dir=synthetic, env=()):
-        data = () if name.endswith("3_1_b") else ("--data-dir", data_dir)
-        return run_script(ROOT / f"{name}.py", *arguments, *data, "--log-dir", tmp_path / "runs", cwd=tmp_path, env=env)
-
+    def run(name, *arguments, env=()):
+        folders = [f"--log-dir={tmp_path / 'runs'}"] + [f"--data-dir={synthetic}"] * (not name.endswith("3_1_b"))
+        return run_script(ROOT / f"{name}.py", *folders, *arguments, cwd=tmp_path, env=env)
     return run
 
 
 @pytest.fixture
 def project(synthetic, tmp_path):
-    """A copy of the project for which the synthetic data are the published ones, and two epochs the task's own."""
+    """A copy of the project for which the synthetic data are the published ones, and two epochs the tasks' own."""
     copy = tmp_path / "project"
-    copy.mkdir()
     for path in (*ROOT.glob("*.py"), *ROOT.glob("report/*.py")):
-        (copy / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+        (copy / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy / path.relative_to(ROOT))
-    source = (copy / "common.py").read_text(encoding="utf-8")
-    for name, md5 in common.MD5.items():
-        content = b"".join(path.read_bytes() for path in common.raw_files(name, synthetic))
-        source = source.replace(md5, hashlib.md5(content).hexdigest())
-    (copy / "common.py").write_text(source, encoding="utf-8")
-    for name, epochs in (("task_3_1_a", 15), ("task_3_2_b", 20)):
-        source = (copy / f"{name}.py").read_text(encoding="utf-8")
-        assert f"epochs={epochs}," in source
-        (copy / f"{name}.py").write_text(source.replace(f"epochs={epochs},", "epochs=2,"), encoding="utf-8")
+    for name, pixels in common.PUBLISHED.items():
+        change(copy / "common.py", (f"{pixels:_}", str(int(common.load(name, True, synthetic)[0].sum()))))
+    change(copy / "task_3_1_a.py", ("epochs=15,", "epochs=2,"))
+    change(copy / "task_3_1_c.py", ("epochs=15,", "epochs=2,"), ("(80, 160, 320)", "(4, 4, 4)"))
+    change(copy / "task_3_2_b.py", ("epochs=20,", "epochs=2,"))
     return copy
 
 
-@pytest.fixture(scope="session")
-def real_data():
-    """The folder with the published data sets; tests that need them are skipped where it is not given."""
-    folder = os.environ.get("MLGV_DATA")
-    if not folder or not (Path(folder) / "FashionMNIST").is_dir():
-        pytest.skip("needs the published data sets: set MLGV_DATA to their folder")
-    return Path(folder).resolve()  # the scripts run in another folder
+@pytest.fixture
+def run_project(project, synthetic):
+    """A function that runs a script of that copy and returns the finished process."""
+    return lambda name, *arguments: run_script(
+        project / f"{name}.py", *arguments, "--data-dir", synthetic, cwd=project)

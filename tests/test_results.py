@@ -1,15 +1,13 @@
-"""Every figure in the README's table and in a script's docstring was printed by a command and recorded below the script."""
+"""Every figure in the README and in a script's docstring was printed by a command and recorded below a script."""
 
 import ast
 import re
 
 import pytest
 
-import common
 from conftest import ROOT
 
-SCRIPTS = sorted([*ROOT.glob("task_3_*.py"), *ROOT.glob("report/*.py")])
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCRIPTS = sorted([*ROOT.glob("task_3_*.py"), *ROOT.glob("report/w*.py")])
 FIGURE = r"\d[\d,]*\.\d{2,}(?: ± \d+\.\d+)?|\d{1,3}(?:,\d{3})+"  # 92.83, 0.0472 ± 0.0003, 6,444,170; but not 3.1
 
 
@@ -20,44 +18,33 @@ def figures(text):
 
 
 def recorded(script):
-    """The recorded blocks of a script: {command: what it printed}."""
-    results = script.read_text(encoding="utf-8").partition(common.MARK)[2]
-    return {block.split("\n")[0].removeprefix("# "): block.replace("\n#", "\n") for block in results.split("\n\n") if block}
-
-
-def missing(quoted, block):
-    """The first quoted figure that the block does not hold as a whole, after the figures quoted before it."""
-    found = iter(figures(block))
-    return next((figure for figure in quoted if figure not in found), None)
-
-
-def test_a_part_of_a_figure_or_another_order_is_found_out():
-    assert missing(["94.92"], "accuracy 94.92 %") is None
-    assert figures("from 1.33, to 3.66. In 3.1 a") == ["1.33", "3.66"]
-    assert missing(["4.92"], "accuracy 94.92 %") == "4.92"
-    assert missing(["94.9"], "accuracy 94.92 %") == "94.9"
-    assert missing(["94.92 ± 0.06"], "accuracy 94.92 ± 0.07 %") == "94.92 ± 0.06"
-    assert missing(["1.11", "2.22"], "a 2.22\nb 1.11") == "2.22"
+    """The recorded blocks of a script: {command: what it printed, with the line of the environment}."""
+    source = script.read_text(encoding="utf-8")
+    results = source.partition("\n# Results, each block printed by the command above it\n")[2]
+    return dict(re.findall(r"^# \$ (.+)\n((?:#(?! \$ ).*\n)*?# \(.*, torch .* minutes\))$", results, re.M))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_docstring_repeats_recorded_figures(script):
+def test_a_script_has_records_of_its_own_results_and_its_docstring_repeats_them(script):
+    blocks = recorded(script)
+    assert blocks and len(blocks) == script.read_text(encoding="utf-8").count("\n# $ ")
+    assert not any(option in command for command in blocks for option in ("--limit", "--holdout", "--epochs"))
     docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8")))
-    named = [ROOT / name for name in re.findall(r"`(report/\w+\.py)", docstring)]  # experiments that it quotes
-    together = "\n".join(block for path in (script, *named) for block in recorded(path).values())
-    printed = set(figures(together)) | {figure.split(" ± ")[0] for figure in figures(together)}
     assert "ANSWER" not in docstring
+    named = [ROOT / name for name in re.findall(r"`(report/\w+\.py)", docstring)]  # experiments that it quotes
+    printed = figures("\n".join(block for path in (script, *named) for block in recorded(path).values()))
+    printed += [figure.split(" ± ")[0] for figure in printed]
     assert [figure for figure in figures(docstring) if figure not in printed] == []
 
 
-def test_readme_repeats_recorded_figures_in_their_order():
-    rows = re.findall(r"^\|[^|]*\| `python ((\w+)\.py[^`]*)` \|([^|]*)\|", README, re.M)
-    assert {name for _, name, _ in rows} >= {script.stem for script in SCRIPTS if script.stem.startswith("task")}
-    for command, name, result in rows:
-        block = next(block for line, block in recorded(ROOT / f"{name}.py").items() if f"$ python {command}" in line)
-        assert missing(figures(result), block) is None, command
-
-
-def test_no_result_is_recorded_on_other_data_or_in_part():
-    for script in SCRIPTS:
-        assert not any("--limit" in command or "--holdout" in command for command in recorded(script))
+def test_the_readme_repeats_recorded_figures():
+    """In a row of a table, those of its command in their order; elsewhere, those of any record."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*?`python (([\w/]+\.py)[^`]*)`(.*)$", readme, re.M)
+    assert {name for _, name, _ in rows} >= {f"task_3_{name}.py" for name in ("1_a", "1_c", "2_b", "2_c")}
+    for command, name, text in rows:
+        found = iter(figures(recorded(ROOT / name)[f"python {command}"]))
+        assert [figure for figure in figures(text) if figure not in found] == [], command
+    everything = [figure for path in (*SCRIPTS, ROOT / "tests" / "benchmark.py") for block in recorded(path).values()
+                  for figure in figures(block)]
+    assert [figure for figure in figures(readme) if figure not in everything] == []

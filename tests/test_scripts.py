@@ -1,15 +1,13 @@
-"""The scripts as a user runs them: on synthetic data, in processes of their own."""
+"""The scripts as a user runs them, on synthetic data: options, trial runs, records, kills, how they end."""
 
-import hashlib
-import os
+import io
 import re
+import shlex
 import shutil
 import signal
-import struct
-import subprocess
 import sys
-from dataclasses import replace
-from pathlib import Path
+import time
+from random import Random
 
 import pytest
 import torch
@@ -17,308 +15,268 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import common
-import task_3_1_a
-from child import run_script
-from conftest import ROOT, assert_one_line_error
-from stand_in import write_stand_in
+import task_3_2_b
+from child import Script, run_script
+from common import UserError
+from conftest import POSIX, ROOT, SETTINGS, assert_one_line_error, change, only
 
 TASKS = sorted(path.stem for path in ROOT.glob("task_3_*.py"))
-EXPERIMENTS = sorted(f"report/{path.stem}" for question in ("how", "what", "why") for path in
-                     ROOT.glob(f"report/{question}_*.py"))
+EXPERIMENTS = sorted(f"report/{path.stem}" for path in ROOT.glob("report/w*.py"))
+HELP = {"task_3_1_a": ["(default: 15)", "(default: 100)", "(default: 0.001)"], "task_3_2_b": ["(default: 0.005)"],
+        "task_3_1_c": ["(defaults: see NETWORKS in the script)"], "task_3_1_d": ["--checkpoint"]}
 
 
-def only(folder, pattern):
-    """The one file below a folder that fits a pattern."""
-    found = list(Path(folder).rglob(pattern))
-    assert len(found) == 1, found
-    return found[0]
+@pytest.fixture
+def start(monkeypatch, synthetic, tmp_path):
+    """A function that starts a run with some options as a script does; the synthetic digits count as published."""
+    def start(*options, data="MNIST"):
+        folders = ["--data-dir", str(synthetic), f"--log-dir={tmp_path / 'runs'}"]
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "task_3_1_a.py"), *folders, *map(str, options)])
+        parser = common.make_parser("Doc.", {"net": SETTINGS})
+        parser.add_argument("--beyond", action="store_true")
+        return common.start_run(parser, data, ["beyond"])
+
+    monkeypatch.setattr(common, "RUNS", [])
+    monkeypatch.setitem(common.PUBLISHED, "MNIST", int(common.load("MNIST", True, synthetic)[0].sum()))
+    return start
 
 
-def hashes(root=ROOT):
-    """What is published: {path: hash} of checkpoints/ and report/."""
-    return {path: hashlib.md5(path.read_bytes()).hexdigest() for folder in ("checkpoints", "report")
-            for path in (root / folder).rglob("*") if path.is_file() and path.suffix != ".pyc"}
+@pytest.mark.parametrize("options, data, trial", [
+    ("", "MNIST", ""), ("--seed 7", "MNIST", ""), ("--seed 0 1 2 --record", "MNIST", ""), ("--beyond", "MNIST", ""),
+    ("--epochs 2", "MNIST", "epochs"), ("--batch-size 9", "MNIST", "batch_size"), ("--lr 0.1", "MNIST", "lr"),
+    ("--device cpu", "MNIST", "device"), ("--precision fp32", "MNIST", "precision"), ("", "FashionMNIST", "data"),
+    ("--holdout --seed 1 --limit 9", "FashionMNIST", "limit, holdout, data")])
+def test_what_is_typed_and_other_data_make_a_trial_run(start, capsys, options, data, trial):
+    assert start(*options.split(), data=data).trial == trial
+    assert (f"trial run (changed: {trial})" in capsys.readouterr().out) == bool(trial)
+    if trial:
+        with pytest.raises(UserError, match=f"--record takes the task's own results only, but changed: {trial}$"):
+            start(*options.split(), "--record", data=data)
 
 
-@pytest.mark.parametrize("options", [("--seed", 7), ("--epochs", 2, "--seed", 0, 1), ("--lr", 1e-4, "--epochs", 1)])
-def test_3_1_a_keeps_a_try_in_its_own_folder(script, tmp_path, options):
-    before = hashes()
-    options = (*options, "--epochs", 1) if "--epochs" not in options else options
-    process = script("task_3_1_a", *options, "--checkpoint-dir", tmp_path / "weights")
-    assert process.returncode == 0, process.stderr
-    assert process.stderr == ""  # no progress bar in a pipe, no warnings
-    assert hashes() == before
-    folder = only(tmp_path / "runs", "results.txt").parent
-    assert f'tensorboard --logdir "{os.path.relpath(folder, tmp_path)}"' in process.stdout.splitlines()[-1]
-    seed = 7 if 7 in options else 0
-    assert f"weights: {os.path.relpath(folder, tmp_path)}/plain/seed{seed}/checkpoint.pt" in process.stdout
-    assert (tmp_path / "weights" / "task_3_1_a.pt").exists()
-    assert Image.open(folder / "figures" / "task_3_1_a.png").width > 1000
-    assert re.search(r"validation accuracy after epoch \d: \d+\.\d\d( ± \d+\.\d\d)? % on 100 images", process.stdout)
+def test_a_command_is_what_was_typed_without_what_changes_no_result(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    args = start("--seed", 0, 1, "--record", "--beyond", "--log-dir=~/my runs")
+    assert args.command == "python task_3_1_a.py --seed 0 1 --beyond"
+    assert args.folder.parent == tmp_path / "home" / "my runs" / "task_3_1_a"
 
 
-def test_training_and_validation_share_their_charts(script, tmp_path):
-    assert script("task_3_1_a", "--epochs", 2).returncode == 0
-    tags = {}
-    for kind in ("training", "validation"):
-        events = EventAccumulator(str(only(tmp_path, kind))).Reload()
-        tags[kind] = set(events.Tags()["scalars"])
-        assert [event.step for event in events.Scalars("accuracy")] == [1, 2]
-    assert tags["validation"] == {"loss", "accuracy"} and tags["training"] == {"loss", "accuracy", "learning rate"}
+def test_resume_takes_the_newest_run_of_the_same_text_that_has_a_saved_epoch(start, monkeypatch, tmp_path):
+    first = start("--seed", 1).folder
+    assert start("--resume", "--seed", 1).folder == first
+    for options, data in ((["--seed", 2], "MNIST"), (["--seed", 1], "FashionMNIST")):
+        with pytest.raises(UserError, match="no run of this command.*leave out --resume"):
+            start("--resume", *options, data=data)
+    monkeypatch.setattr(common, "device_name", lambda device: "another CPU")
+    with pytest.raises(UserError, match="no run of this command"):
+        start("--resume", "--seed", 1)
+    for name, text in (("20260101", "same"), ("20260102", "same"), ("20260103", "same"), ("20260104", "other")):
+        (tmp_path / name / "net" / "seed0").mkdir(parents=True)
+        (tmp_path / name / "command.txt").write_text(text)
+    (tmp_path / "20260105").mkdir()
+    assert common.run_folder(tmp_path, "same", resuming=True).name == "20260103"
+    for name in ("20260101", "20260102", "20260104"):
+        (tmp_path / name / "net" / "seed0" / "checkpoint.pt").touch()
+    assert common.run_folder(tmp_path, "same", resuming=True).name == "20260102"
 
 
-def test_3_1_a_trains_on_augmented_digits_as_well(script, tmp_path):
-    process = script("task_3_1_a", "--epochs", 1, "--augment")
-    losses = re.findall(r"training loss (\S+),", process.stdout)
-    assert len(losses) == 2 and losses[0] != losses[1], process.stderr
-    assert only(tmp_path, "task_3_1_a_augmented.png")
-
-
-def test_3_1_b_prints_names_and_shapes(script):
-    process = script("task_3_1_b")
-    assert "Total params: 6,444,170" in process.stdout, process.stderr
-    assert re.search(r"Conv2d-5 +\[-1, 32, 28, 28\]", process.stdout)
-
-
-def test_3_1_c_and_its_checkpoints_in_3_1_d(script, tmp_path):
-    process = script("task_3_1_c", "--epochs", 1, "--limit", 60, "--checkpoint-dir", tmp_path / "weights")
-    assert process.returncode == 0, process.stderr
-    rows = re.findall(r"^(plain|augmented|improved) +[\d,]+ +1 +\d+\.\d +(\S+) +(\S+) +(\S+)$", process.stdout, re.M)
-    assert len(rows) == 3
-    assert all(float(training) - float(validation) == pytest.approx(float(gap), abs=0.02)
-               for _, training, validation, gap in rows)
-    Image.new("L", (28, 28), 128).save(tmp_path / "grey.png")
-    for name in ("task_3_1_c", "task_3_1_c_plain", "task_3_1_c_augmented"):
-        predicted = script("task_3_1_d", "grey.png", "--checkpoint", tmp_path / "weights" / f"{name}.pt")
-        assert "grey.png\t" in predicted.stdout, predicted.stderr
-
-
-def test_3_1_d_table_and_conversions(script, tmp_path):
-    Image.new("L", (28, 28), 200).save(tmp_path / "plain.png")
-    Image.new("RGBA", (60, 40), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    process = script("task_3_1_d", "plain.png", "clear.png")
-    assert process.returncode == 0, process.stderr
-    rows = [line.split("\t") for line in process.stdout.splitlines() if "\t" in line]
-    assert rows[0] == ["file", "label", "probability", "runner-up", "probability", "note"]
-    assert rows[1][0] == "plain.png" and rows[1][5] == ""
-    assert rows[2][0] == "clear.png" and rows[2][5] == "converted from 60x40 RGBA"
-    assert all(float(row[2]) >= float(row[4]) > 0 for row in rows[1:])
-    assert only(tmp_path, "task_3_1_d.png")
-
-
-def test_3_2_a_writes_a_jpeg(script, tmp_path):
-    process = script("task_3_2_a")
-    assert process.returncode == 0, process.stderr
-    assert Image.open(only(tmp_path, "task_3_2_a.jpg")).format == "JPEG"
-
-
-@pytest.mark.parametrize("options", [(), ("--loss", "l1", "--network", "unet")])
-def test_3_2_b_scores_and_pictures(script, tmp_path, options):
-    process = script("task_3_2_b", "--epochs", 1, *options)
-    assert process.returncode == 0, process.stderr
-    lines = [re.split(r" {2,}", line) for line in process.stdout.splitlines()]
-    rows = {label: [float(text) for text in texts] for label, *texts in lines
-            if label in ("noisy image X", "X - 0.5", "denoiser")}
-    assert rows["noisy image X"][0] == pytest.approx(0.5, abs=0.01)
-    assert rows["X - 0.5"][2] == pytest.approx(1 / 12, abs=0.002)
-    assert len(rows["denoiser"]) == 4
-    assert only(tmp_path, "task_3_2_b*_images.png")
-    for kind in ("training", "validation"):
-        events = EventAccumulator(str(only(tmp_path, kind))).Reload()
-        assert [len(events.Images(tag)) for tag in events.Tags()["images"]] == [1]
-
-
-def test_3_2_c_compares_paired_seeds_after_the_last_epoch(script):
-    process = script("task_3_2_c", "--epochs", 1, "--limit", 60, "--seed", 0, 1)
-    assert process.returncode == 0, process.stderr
-    maes = [float(text) for text in re.findall(r"^with.*epoch  1/1;.* MAE (\S+); \S+ s$", process.stdout, re.M)]
-    mean = (maes[2] + maes[3] - maes[0] - maes[1]) / 2
-    assert float(re.search(r"changes the MAE by (\S+) ±", process.stdout)[1]) == pytest.approx(mean, abs=2e-4)
-    process = script("task_3_2_c", "--epochs", 3, "--limit", 60)
-    assert "images after epoch 3\n" in process.stdout, process.stderr
-    header, without = re.findall(r"^validation MAE after epoch +(.*)\nwithout.*  (\S+)$", process.stdout, re.M)[0]
-    assert header.split() == ["1", "2", "3"]
-    assert re.search(r"^without.*epoch  3/3;.* MAE (\S+); \S+ s$", process.stdout, re.M)[1].startswith(without[:5])
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiments_run(script, project, synthetic, name):
-    before = hashes()
-    if name.endswith("lets_through"):  # it has no option that makes it quick
-        shutil.copytree(ROOT / "checkpoints", project / "checkpoints")
-        path = project / f"{name}.py"
-        path.write_text(path.read_text(encoding="utf-8").replace("20  #", "2  #"), encoding="utf-8")
-        process = run_script(path, "--data-dir", synthetic)
-    else:
-        process = script(name, "--epochs", 1, "--limit", 20)
-    assert process.returncode == 0, process.stderr
-    assert hashes() == before
-
-
-def test_a_run_of_the_tasks_own_settings_publishes(project, synthetic):
-    """In a copy of the project, with the default folder for runs."""
-    run = lambda *options: run_script(project / "task_3_1_a.py", "--data-dir", synthetic, *options)  # noqa: E731
-    assert "not published" in run("--limit", "9").stdout
-    assert not (project / "checkpoints").exists() and not (project / "report" / "figures").exists()
-    process = run("--record")
-    assert process.returncode == 0 and "not published" not in process.stdout, process.stderr
-    assert (project / "checkpoints" / "task_3_1_a.pt").exists()
-    assert (project / "report" / "figures" / "task_3_1_a.png").exists()
-
-
-def test_record_end_to_end(project, synthetic):
-    """The block is what was printed; another command adds its own."""
-    run = lambda *options: run_script(project / "task_3_2_b.py", "--data-dir", synthetic, "--record", *options)  # noqa: E731
-    outputs = [run("--epochs", "1"), run("--loss", "l1", "--log-dir", project / "elsewhere")]
-    source = (project / "task_3_2_b.py").read_text(encoding="utf-8")
-    blocks = {block.split("\n")[0]: block for block in source.partition(common.MARK)[2].rstrip().split("\n\n")}
-    for command, process in zip(("--epochs 1", "--loss l1"), outputs):
-        block = blocks[f"# $ python task_3_2_b.py {command}"]
-        assert [line[2:] for line in block.split("\n")[1:]] == [
-            line.rstrip() for line in process.stdout.partition("\n\n")[2].partition("\n\n")[0].splitlines()]
-    for options in (("--limit", "9"), ("--holdout",)):
-        assert_one_line_error(run(*options), "--record needs the published data")
-    assert (project / "task_3_2_b.py").read_text(encoding="utf-8") == source
-
-
-def test_holdout_trains_on_other_images_and_never_opens_the_test_set(script, synthetic, tmp_path, make_setup):
-    shutil.copytree(synthetic / "MNIST", tmp_path / "data" / "MNIST")
-    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
-        (tmp_path / "data" / "MNIST" / "raw" / name).write_bytes(b"closed")
-    process = script("task_3_1_a", "--epochs", 1, "--holdout", data_dir=tmp_path / "data")
-    assert "on 50 images" in process.stdout, process.stderr
-    assert_one_line_error(script("task_3_1_a", "--epochs", 1, data_dir=tmp_path / "data"), "damaged")
-    setup = make_setup(digits=replace(task_3_1_a.SETTINGS, holdout=True))
-    setup.args.data_dir = synthetic
-    (training, _), (validation, _) = common.load_split("MNIST", setup)
-    everything, _ = common.load("MNIST", True, synthetic)
-    assert torch.equal(torch.cat([training, validation]), everything) and len(validation) == 50
-
-
-def start(*arguments):
-    """A script that hears Ctrl-C, which one started by a job in the background would ignore like that job."""
-    return subprocess.Popen([sys.executable, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-
-
-def interrupted(command, number, epoch=1):
-    """Run a script until it has printed an epoch, then send it a signal; returns (exit status, standard error)."""
-    process = start(*command)
-    for line in process.stdout:
-        if f"epoch {epoch:2}/" in line:
-            break
-    process.send_signal(number)
-    _, error = process.communicate()
-    return process.returncode, error
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX systems")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_training_says_how_to_go_on(synthetic, tmp_path, number):
-    command = [ROOT / "task_3_2_b.py", "--data-dir", synthetic, "--epochs", 50, "--log-dir", tmp_path]
-    code, error = interrupted(command, number)
-    assert code == 130 and len(error.strip().splitlines()) == 1 and "--resume" in error
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent as on POSIX systems")
-def test_resume_finds_the_newest_unfinished_run_of_its_settings(synthetic, tmp_path):
-    command = [ROOT / "task_3_2_b.py", "--data-dir", synthetic, "--seed", 0, 1, "--limit", 100, "--log-dir", tmp_path]
-    first, second = [*command, "--epochs", 3], [*command, "--epochs", 3, "--loss", "l1"]
-    interrupted(first, signal.SIGKILL, epoch=2)  # the state is saved after an epoch is printed
-    interrupted(second, signal.SIGKILL, epoch=2)
-    older, newer = sorted(path.parent for path in tmp_path.rglob("settings.json"))
-    output, error = start(*first, "--resume").communicate()
-    assert f"continuing {common.display_path(older)}" in output and "continuing after epoch" in output, error
-    assert (older / "results.txt").exists() and not (newer / "results.txt").exists()
-    for other in (first, [*second, "--lr", 0.1], [*second, "--batch-size", 9]):  # finished; other settings
-        assert "starting from the beginning" in run_script(*other, "--resume").stdout
-    with common.lock(newer):  # as if another process were at work there
-        assert "starting from the beginning" in run_script(*second, "--resume").stdout
-
-
-@pytest.mark.parametrize("arguments, text", [
-    (["--epochs", "0"], "is not from 1"),
-    (["--epochs", "1000"], "is not from 1"),
-    (["--lr", "nan"], "is not from"),
-    (["--lr", "zero"], "--lr"),
-    (["--nonsense"], "--nonsense"),
-    (["--epoch", "1"], "--epoch"),  # no abbreviations: they would be recorded
-    (["--seed", "1", "1"], "different"),
-    (["--seed", "-1"], "is not from 0"),
-    (["--record"], "published"),
-    (["--device", "xpu"], "no xpu device"),
-    (["--template", "--augment"], "not allowed with"),
-    (["--checkpoint-dir", ROOT / "checkpoints"], "give another --checkpoint-dir"),
-    (["--checkpoint-dir", ROOT / "README.md"], "README.md"),
-])
-def test_wrong_options_are_one_line(script, arguments, text):
-    assert_one_line_error(script("task_3_1_a", *arguments), text)
+@pytest.mark.parametrize("command, text", [
+    ("--epochs 0", "--epochs"), ("--epochs 1000", "999"), ("--lr nan", "--lr"), ("--lr zero", "--lr"),
+    ("--batch-size -1", "--batch-size"), ("--limit 0", "--limit"), ("--seed 1 1", "--seed"), ("--seed -1", "--seed"),
+    ("--seed 1000000", "999999"), ("--nonsense", "--nonsense"), ("--epoch 1", "--epoch"), ("--device xpu", "no xpu"),
+    ("--record", "changed: data"), ("--resume", "leave out --resume"), ("--log-dir=file", "file"),
+    ("task_3_1_d missing.png", "no such file: missing.png"), ("task_3_1_d x*.png", "no such file: x*.png"),
+    ("task_3_1_d folder", "folder is a folder"), ("task_3_1_d file --record", "changed: images"),
+    ("task_3_1_d file --checkpoint other.pt", "no such file: other.pt")])
+def test_a_users_mistake_is_one_line(script, tmp_path, command, text):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert_one_line_error(script(*([] if "task" in command else ["task_3_1_a"]), *command.split()), text)
 
 
 @pytest.mark.parametrize("name", [*TASKS, *EXPERIMENTS])
-def test_help(script, name):
+def test_help_shows_the_tasks_own_numbers(script, name):
     process = script(name, "--help")
-    assert process.returncode == 0 and "--record" in process.stdout
+    assert process.returncode == 0, process.stderr
+    for text in ["--record", *HELP.get(name, [])]:
+        assert text in " ".join(process.stdout.split())
 
 
-def test_no_data_and_no_network_is_one_line(script, synthetic, tmp_path):
-    proxies = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
-    process = script("task_3_1_a", data_dir=tmp_path / "none", env=proxies)
-    assert_one_line_error(process, "stand_in.py")
-    shutil.copytree(synthetic, tmp_path / "one is missing")
-    (tmp_path / "one is missing" / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
-    assert_one_line_error(script("task_3_1_a", data_dir=tmp_path / "one is missing", env=proxies), "stand_in.py")
+@pytest.mark.parametrize("place", ["plot_curves", "load_split"])
+@pytest.mark.parametrize("error, status, text", [
+    (OSError(28, "No space left on device"), 2, "No space left on device"), (KeyboardInterrupt(), 130, "interrupted"),
+    (ValueError("a bug"), None, ""), (torch.OutOfMemoryError("CUDA out of memory."), 2, "--batch-size"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "--batch-size")], ids=str)
+def test_whatever_fails_after_an_epoch_says_how_to_go_on(start, monkeypatch, capsys, place, error, status, text):
+    def fail(*_, **__):
+        raise error
+
+    start("--epochs", 1, "--limit", 20)
+    sys.argv[0] = str(ROOT / "task_3_2_b.py")
+    monkeypatch.setattr(common, place, fail)
+    with pytest.raises(SystemExit if status else ValueError) as caught:
+        common.run_script(task_3_2_b.main)
+    errors = capsys.readouterr().err.splitlines()
+    if status:
+        assert caught.value.code == status and len(errors) == 1 and text in errors[0]
+    said = errors[0] if status else caught.value.__notes__[-1]  # a bug keeps its traceback
+    assert ("--resume" in said) == (place == "plot_curves" and text != "--batch-size")  # which fails again
 
 
-def test_damaged_data_is_one_line(script, synthetic, tmp_path):
-    shutil.copytree(synthetic, tmp_path / "data")
-    raw = tmp_path / "data" / "MNIST" / "raw"
-    content = (raw / "train-images-idx3-ubyte").read_bytes()
-    (raw / "train-images-idx3-ubyte").write_bytes(content[:len(content) // 2])
-    assert_one_line_error(script("task_3_1_a", data_dir=tmp_path / "data"), "damaged")
-    (raw / "train-images-idx3-ubyte").write_bytes(content)
-    (raw / "train-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, 300) + bytes([11] * 300))
-    assert_one_line_error(script("task_3_1_a", data_dir=tmp_path / "data"), "labels are not 0 to 9")
+@pytest.mark.parametrize("output", [io.StringIO(), io.TextIOWrapper(io.BytesIO(), encoding="ascii"), None],
+                         ids=["notebook", "console without π", "none"])
+def test_any_standard_output_will_do(monkeypatch, output):
+    monkeypatch.setattr(sys, "stdout", output)
+    assert common.run_script(lambda: print("π") or 7) == 7
 
 
-def test_too_few_images_are_one_line(script, tmp_path):
-    write_stand_in(tmp_path / "data", train=100, test=10)
-    assert_one_line_error(script("task_3_2_a", data_dir=tmp_path / "data"), "fewer than 200 training images")
+def contents(folder):
+    """All files below a folder but those of its runs: {path: bytes}."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*")
+            if path.is_file() and not {"runs", "__pycache__"} & set(path.parts)}
 
 
-def test_folder_that_cannot_be_written_is_one_line(script, tmp_path):
-    (tmp_path / "runs").write_text("")
-    assert_one_line_error(script("task_3_1_a"), "runs")
+def test_3_1_a_shows_its_curves_where_it_says(script, tmp_path):
+    process = script("task_3_1_a", "--epochs", 2, "--seed", 0, 1)
+    assert process.returncode == 0 and process.stderr == ""  # no progress bar in a pipe, no warnings
+    folder = only(tmp_path / "runs", "results.txt").parent
+    shown = process.stdout.index(f'tensorboard --logdir "{folder.relative_to(tmp_path)}"')
+    assert shown < process.stdout.index("epoch  1/2")
+    for kind, own in (("training", {"learning rate"}), ("validation", set())):
+        events = EventAccumulator(str(folder / "template" / "seed1" / kind)).Reload()
+        assert set(events.Tags()["scalars"]) == {"loss", "accuracy"} | own
+        assert [event.step for event in events.Scalars("accuracy")] == [1, 2]
+    assert Image.open(folder / "task_3_1_a.png").width > 1000
+    assert re.search(r"epoch 2: \S+ ± \S+ % on 60 images\n  each seed: \S+, \S+; their ensemble: \S+\n", process.stdout)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="ulimit is a POSIX command")
-@pytest.mark.parametrize("kibibytes", [4, 4096])
-def test_full_disk_is_one_line_and_leaves_no_half_file(synthetic, tmp_path, kibibytes):
-    """A limit to each file stands for the full disk: too small for the curves, or for the training state."""
-    process = subprocess.run(
-        ["bash", "-c", f'ulimit -f {kibibytes}; exec "$@"', "bash", sys.executable, ROOT / "task_3_1_a.py",
-         "--epochs", "1", "--data-dir", synthetic, "--log-dir", tmp_path / "runs"], capture_output=True, text=True)
-    assert_one_line_error(process, "too large")
-    assert not list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.tmp"))
+def test_3_1_c_ends_with_the_command_that_predicts_with_its_network(script, tmp_path):
+    process = script("task_3_1_c", "--epochs", 1, "--limit", 60, "--seed", 1, "--log-dir", tmp_path / "my runs")
+    rows = re.findall(r"^(template|augmented|improved) +[\d,]+ +1 +\d+\.\d +(\S+) +(\S+) +(\S+)$", process.stdout, re.M)
+    assert len(rows) == 3, process.stderr
+    for _, training, validation, gap in rows:
+        assert float(training) - float(validation) == pytest.approx(float(gap), abs=0.02)
+    python, name, *options = shlex.split(process.stdout.splitlines()[-1].removeprefix("predict with it: "))
+    Image.new("L", (28, 28), 90).save(tmp_path / "grey.png")
+    predicted = script(name.removesuffix(".py"), *options, "grey.png")
+    assert python == "python" and "grey.png\t" in predicted.stdout, predicted.stderr
+    assert f"FashionNet trained on FashionMNIST, validation accuracy {rows[2][2]} % after 1 epochs" in predicted.stdout
+    assert "by `python task_3_1_c.py --epochs 1 --limit 60 --seed 1` (seed 1) on 2" in predicted.stdout
 
 
-@pytest.mark.parametrize("content, text", [
-    (b"not an image", "cannot read"),
-    (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot read"),
-    (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x01\x86\xa0\x00\x01\x86\xa0\x08\x02\x00\x00\x00\xbcJ\xb6S", "cannot read"),
-    (None, "no such file"),
-])
-def test_bad_image_is_one_line(script, tmp_path, content, text):
-    if content is not None:
-        (tmp_path / "image.png").write_bytes(content)
-    process = script("task_3_1_d", "image.png")
-    assert_one_line_error(process, text)
-    assert process.stdout == ""
+def test_the_noise_is_drawn_in_one_place_and_all_that_is_printed_about_it_is_measured(project, run_project):
+    """Gaussian noise of variance 0.09: one edited line."""
+    change(project / "task_3_2_a.py", ("return torch.rand(", "return 0.3 * torch.randn("))
+    pairs, denoiser = run_project("task_3_2_a").stdout, run_project("task_3_2_b", "--epochs", 1, "--limit", 50).stdout
+    mean, variance = map(float, re.search(r"noise of the 80 pairs: mean (\S+), variance (\S+)", pairs).groups())
+    assert mean == pytest.approx(0, abs=0.01) and variance == pytest.approx(0.09, abs=0.003)
+    assert float(re.search(r"noisy in \[(\S+),", pairs)[1]) < -0.5
+    for row in ("noisy image X", "X - mean noise"):
+        mae, *_, mse, _ = map(float, re.search(rf"^{row} +(.*)$", denoiser, re.M)[1].split())
+        assert mse == pytest.approx(0.09, abs=0.003) and mae == pytest.approx(0.3 * (2 / torch.pi) ** 0.5, abs=0.01)
+    assert "uniform" not in pairs + denoiser
 
 
-def test_checkpoint_of_another_network_is_one_line(script, tmp_path):
-    Image.new("L", (28, 28)).save(tmp_path / "image.png")
-    torch.save({"settings": {"network": "EncoderDecoder"}, "weights": {}, "history": []}, tmp_path / "other.pt")
-    assert_one_line_error(script("task_3_1_d", "image.png", "--checkpoint", "other.pt"), "no classifier")
-    torch.save({"settings": {"network": "ConvNet"}, "weights": {}, "history": []}, tmp_path / "empty.pt")
-    assert_one_line_error(script("task_3_1_d", "image.png", "--checkpoint", "empty.pt"), "do not fit")
+@pytest.mark.parametrize("name", ["task_3_1_b", *(name for name in EXPERIMENTS if "flips" not in name)])
+def test_the_summary_and_the_experiments(script, tmp_path, name):
+    process = script(name, *([] if name == "task_3_1_b" else ["--epochs", 1, "--limit", 10]))
+    assert process.returncode == 0, process.stderr
+    results = only(tmp_path / "runs", "results.txt").read_text(encoding="utf-8")
+    assert name != "task_3_1_b" or "Total params: 6,444,170" in results
+
+
+OWN = {  # command: the network and the loss of each checkpoint that it publishes
+    "task_3_1_a --beyond --seed 0 3": dict.fromkeys(
+        ("task_3_1_a_beyond", "task_3_1_a_beyond_seed3"), "ConvNet smoothed_cross_entropy random_digits"),
+    "task_3_1_c": {
+        "task_3_1_c_template": "ConvNet cross_entropy None",
+        "task_3_1_c_augmented": "ConvNet smoothed_cross_entropy random_clothes",
+        "task_3_1_c": "FashionNet smoothed_cross_entropy random_clothes"},
+    "task_3_2_b --loss l1 --network unet": {"task_3_2_b_unet_l1": "UNet l1_loss None"},
+    "task_3_2_c --seed 1": {"task_3_2_c_seed1": "SkipConnection image_l2_norm None"}}
+
+
+@pytest.mark.parametrize("command", OWN)
+def test_a_task_publishes_its_own_networks(project, run_project, command):
+    before, (name, *options) = contents(project), command.split()
+    process = run_project(name, *options)
+    assert process.returncode == 0 and "trial run" not in process.stdout, process.stderr
+    assert set(contents(project)) - set(before) == {f"checkpoints/{stem}.pt" for stem in OWN[command]}
+    for stem, settings in OWN[command].items():
+        state = common.load_checkpoint(project / "checkpoints" / f"{stem}.pt")
+        assert " ".join(state["settings"][key] for key in ("network", "loss", "augment")) == settings
+        assert state["command"] == " ".join(["python", f"{name}.py", *options]) and len(state["history"]) == 2
+        assert state["seed"] == (int(stem[-1]) if "seed" in stem else 0)
+    if name == "task_3_1_c":  # the predictor finds what has just been trained
+        Image.new("L", (28, 28), 90).save(project / "grey.png")
+        assert "by `python task_3_1_c.py` (seed 0)" in run_project("task_3_1_d", "grey.png").stdout
+
+
+def test_a_trial_run_changes_no_file_but_its_own_and_record_its_block_alone(project, run_project):
+    """The block is what was printed and what results.txt holds; figures change with --record alone."""
+    before, path = contents(project), project / "task_3_2_b.py"
+    process = run_project("task_3_2_b", "--limit", 20)
+    assert "trial run (changed: limit): it writes only to runs" in process.stdout, process.stderr
+    assert_one_line_error(run_project("task_3_2_b", "--limit", 20, "--record"), "changed: limit")
+    assert contents(project) == before and only(project / "runs", "task_3_2_b_images.png")
+    shutil.rmtree(project / "runs")
+    assert run_project("task_3_2_b").returncode == 0
+    assert contents(project) == before | {"checkpoints/task_3_2_b.pt": only(project, "checkpoint.pt").read_bytes()}
+    process = run_project("task_3_2_b", "--resume", "--record")
+    assert process.returncode == 0 and "epoch  2/2" not in process.stdout, process.stderr
+    results = only(project, "results.txt").read_text(encoding="utf-8")
+    assert results.startswith("$ python task_3_2_b.py\n") and results.endswith(" minutes)\n")
+    block = "".join(f"# {line}".rstrip() + "\n" for line in results.splitlines())
+    assert block in path.read_text(encoding="utf-8") and results.partition("\n")[2] in process.stdout
+    assert set(contents(project)) - set(before) == {
+        "checkpoints/task_3_2_b.pt", "report/figures/task_3_2_b.png", "report/figures/task_3_2_b_images.png"}
+    change(path, ("lr=5e-3)", "lr=4e-3)"))
+    assert_one_line_error(run_project("task_3_2_b", "--resume"), "other settings (lr 0.005 -> 0.004)")
+
+
+@POSIX
+def test_ctrl_c_and_a_full_disk_keep_the_last_state_and_say_how_to_go_on(synthetic, tmp_path):
+    """A limit to each file stands for the full disk: large enough for the curves, too small for the training state."""
+    command = [ROOT / "task_3_2_b.py", "--data-dir", synthetic, "--limit", 100, "--epochs", 9, "--log-dir", tmp_path]
+    running = Script(*command)
+    running.wait_for("epoch  3/9")
+    process = running.finish(signal.SIGINT)
+    assert process.returncode == 130 and len(process.stderr.strip().splitlines()) == 1, process.stderr
+    assert "interrupted" in process.stderr and "--resume" in process.stderr
+    checkpoint = only(tmp_path, "checkpoint.pt")
+    before = checkpoint.read_bytes()
+    assert len(common.load_checkpoint(checkpoint)["history"]) >= 2
+    process = Script(*command, "--resume", file_size=len(before) - 1000).finish()
+    assert_one_line_error(process, "File too large", "is the disk full", "--resume")
+    assert checkpoint.read_bytes() == before and not list(checkpoint.parent.glob("*.tmp.*"))
+    assert run_script(*command, "--resume").returncode == 0
+
+
+@POSIX
+@pytest.mark.parametrize("name, options", [
+    ("task_3_2_b", ["--seed", 0, 1, "--limit", 100]), ("task_3_1_a", ["--beyond", "--limit", 50])])
+def test_killed_at_random_moments_and_resumed(synthetic, tmp_path, name, options):
+    """After each SIGKILL the training continues; in the end, weights and curves are those of an undisturbed one."""
+    command = [ROOT / f"{name}.py", "--data-dir", synthetic, "--epochs", 3, *options, "--log-dir"]
+    start, random, kills = time.perf_counter(), Random(name), 0
+    assert run_script(*command, tmp_path / "whole").returncode == 0
+    seconds = time.perf_counter() - start
+    while kills < 4:
+        resume = ["--resume"] * any((tmp_path / "killed").rglob("command.txt"))
+        running = Script(*command, tmp_path / "killed", *resume)
+        running.process.join(random.uniform(0.3, 0.9) * seconds)
+        if running.process.is_alive():
+            running.finish(signal.SIGKILL)
+            kills += 1
+        else:
+            shutil.rmtree(tmp_path / "killed")  # it came to its end: once more from the beginning
+    assert run_script(*command, tmp_path / "killed", "--resume").returncode == 0
+    whole, killed = (only(tmp_path / run, "results.txt").parent for run in ("whole", "killed"))
+    for path in whole.rglob("checkpoint.pt"):
+        folders = [path.parent, killed / path.parent.relative_to(whole)]
+        first, second = (common.load_checkpoint(folder / "checkpoint.pt")["weights"] for folder in folders)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+        events = [EventAccumulator(str(folder / "validation")).Reload().Scalars("loss") for folder in folders]
+        first, second = ([(event.step, event.value) for event in part] for part in events)
+        assert first == second and [step for step, _ in first] == [1, 2, 3]

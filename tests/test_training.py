@@ -1,324 +1,185 @@
 """The training loop, its randomness, the checkpoints, the records."""
 
-import json
-import os
-import sys
+import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import common
-import task_3_1_a
-import task_3_1_c
-from common import LabelledImages, Settings, UserError
-from conftest import SETTINGS, Scale, mean_output, observed
+from common import UserError
+from conftest import SETTINGS, same_weights
+from task_3_1_a import LabelledImages, accuracy, random_digits, train_classifiers
+from task_3_1_c import random_clothes
 from task_3_2_a import NoisyFashionMNIST
-from what_each_bug_does import NeverZeroed
+from task_3_2_b import SETTINGS as SHEETS
+from task_3_2_b import EncoderDecoder, train_denoisers
+from why_the_skip_hurts import write_identity
 
 
-def same_weights(network, other):
-    return all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), other.state_dict().values()))
+def watched(seen):
+    """A function that makes the network of SETTINGS, which appends (whether in training mode, images) to a list."""
+    def make():
+        network = SETTINGS.network()
+        network.register_forward_pre_hook(lambda network, inputs: seen.append((network.training, inputs[0])))
+        return network
+    return make
 
 
-def test_bug_2_adds_up_all_gradients(fit):
-    """The mean image is the gradient of Scale's weight, in each of the two epochs anew."""
-    image = torch.full((1, 1, 28, 28), 51, dtype=torch.uint8)
-    data = LabelledImages(image, torch.zeros(1)), LabelledImages(image, torch.zeros(1))
-    settings = Settings(network=Scale, loss=mean_output, epochs=2, batch_size=1, lr=1e-3)
-    for optimizer, total in ((NeverZeroed, 0.4), (torch.optim.Adam, 0.2)):
-        run = fit(replace(settings, optimizer=optimizer), data=data)
-        assert run.network.weight.grad.item() == pytest.approx(total)
-
-
-def test_training_loss_is_the_mean_over_all_images(fit, data):
-    """35 images in batches of 10: the last batch of 5 counts half."""
-    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
-    run = fit(replace(SETTINGS, network=lambda: network, lr=1e-12, epochs=1))
-    images, labels = data[0].__getitems__(range(35))
+def test_validation_is_in_eval_mode_and_covers_all_its_batches(fit, data, images):
+    """601 images: `evaluate` takes 250 at a time."""
+    seen, labels, images = [], torch.arange(601) % 10, images.repeat(16, 1, 1, 1)[:601]
+    run = fit(replace(SETTINGS, network=watched(seen)), data=(data[0], LabelledImages(images, labels)))
+    assert [training for training, _ in seen] == [True, True, True, False, False, False] * 2
     with torch.no_grad():
-        expected = F.cross_entropy(network(images), labels).item()
-    assert run.history[0]["training"]["loss"] == pytest.approx(expected, rel=1e-5)
+        logits = run.network(images / 255)
+    last = run.history[-1]["validation"]
+    assert last["loss"] == pytest.approx(SETTINGS.loss(logits, labels).item(), rel=1e-5)
+    assert last["accuracy"] == pytest.approx(accuracy(logits, labels).item())
 
 
-class Recorded(LabelledImages):
-    """Labelled images that remember the batches that were asked for."""
-
-    def __init__(self, dataset, augment=None):
-        super().__init__(dataset.images, dataset.labels, augment)
-        self.seen = []
-
-    def __getitems__(self, indices):
-        images, labels = super().__getitems__(indices)
-        self.seen.append((list(indices), images))
-        return images, labels
-
-
-def seen_by(fit, data, seed, epochs=1, augment=None):
-    """The batches that a training sees."""
-    recorded = Recorded(data[0], augment)
-    fit(replace(SETTINGS, epochs=epochs), seed, data=(recorded, data[1]))
-    return recorded.seen
-
-
-def test_batch_order_differs_between_seeds_and_epochs_only(fit, data):
-    orders = [[indices for indices, _ in seen_by(fit, data, seed, epochs=2)] for seed in (0, 1, 0)]
-    assert orders[0] == orders[2] and orders[0] != orders[1]
-    assert orders[0][:4] != orders[0][4:]
-    assert orders[0][:4] != orders[1][:4] and orders[0][4:] != orders[1][:4]
-
-
-@pytest.mark.parametrize("augment", (task_3_1_a.random_digits, task_3_1_c.random_clothes))
-def test_augmentation_differs_between_seeds_and_epochs_only(fit, data, augment):
-    same = torch.full((40, 1, 28, 28), 200, dtype=torch.uint8)
-    data = LabelledImages(same, torch.zeros(40, dtype=torch.int64)), data[1]  # so that the order does not matter
-    images = [[images for _, images in seen_by(fit, data, seed, epochs=2, augment=augment)] for seed in (0, 1, 0)]
-    assert all(map(torch.equal, images[0], images[2]))
-    assert not any(map(torch.equal, images[0], images[1]))
-    assert not any(map(torch.equal, images[0][:4], images[0][4:]))
-
-
-def test_noise_differs_between_seeds_and_epochs_only(fit):
-    class Remembering(NoisyFashionMNIST):
-        def __getitems__(self, indices):
-            seen.append(super().__getitems__(indices)[0])
-            return seen[-1], torch.zeros(len(indices), dtype=torch.int64)
-
-    black, noise = torch.zeros(20, 1, 28, 28, dtype=torch.uint8), []
-    for seed in (0, 1, 0):
+@pytest.mark.parametrize("kind", ["order", "digits", "clothes", "noise"])
+def test_all_that_is_random_differs_between_seeds_and_epochs_only(make_args, data, images, kind):
+    same, labels, streams, networks = images[:1].repeat(40, 1, 1, 1), torch.arange(40) % 10, [], []
+    training = {"order": LabelledImages(images, labels), "digits": LabelledImages(same, labels, random_digits),
+                "clothes": LabelledImages(same, labels, random_clothes), "noise": NoisyFashionMNIST(same)}[kind]
+    for number, seed in enumerate((0, 1, 0)):
         seen = []
-        fit(seed=seed, data=(Remembering(black), Remembering(black, noise_seed=1)))
-        noise.append([batch for batch in seen if len(batch) == 10])  # two training batches in each of two epochs
-    assert len(noise[0]) == 4 and all(map(torch.equal, noise[0], noise[2]))
-    assert not any(map(torch.equal, noise[0], noise[1]))
-    assert not any(map(torch.equal, noise[0][:2], noise[0][2:]))
+        settings = replace(  # it ends with its initial weights
+            SETTINGS, network=watched(seen), loss=lambda outputs, _: outputs.mean(), lr=1e-12)
+        networks.append(common.fit("net", settings, (training, data[1]), {}, make_args(str(number)), seed).network)
+        streams.append([inputs for in_training, inputs in seen if in_training])
+    assert all(map(torch.equal, streams[0], streams[2])) and same_weights(networks[0], networks[2])
+    assert not torch.allclose(networks[0][0].weight, networks[1][0].weight, atol=1e-3)
+    pairs = list(itertools.combinations([*streams[0], *streams[1]], 2))  # of the four batches of each of two epochs
+    assert len(pairs) == 120 and not any(torch.equal(a, b) for a, b in pairs)
 
 
-def test_initial_weights_differ_between_seeds_only(fit):
-    first, second, again = (fit(replace(SETTINGS, lr=1e-12), seed).network for seed in (0, 1, 0))
-    assert same_weights(first, again)
-    assert not torch.allclose(first[0].weight, second[0].weight, atol=1e-3)
-
-
-def test_weights_do_not_depend_on_what_is_validated(fit, data):
-    assert same_weights(fit().network, fit(data=(data[0], data[0])).network)
-
-
-def test_training_learns(fit):
-    history = fit(replace(SETTINGS, epochs=30, lr=1e-2)).history
-    assert history[-1]["training"]["loss"] < 0.5 * history[0]["training"]["loss"]
-
-
-def test_one_cycle_raises_the_rate_for_the_warm_up_and_ends_at_zero(fit):
-    steps = []
-    hook = observed(steps)
-    fit(replace(SETTINGS, epochs=10, warm_up=0.5))
+@pytest.mark.parametrize("one_cycle", [True, False])
+def test_the_rate_of_every_step(fit, one_cycle):
+    """One cycle rises for 30 % of the steps and ends at zero; a constant rate has a constant momentum."""
+    groups = []
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: groups.append(dict(optimizer.param_groups[0])))
+    fit(replace(SETTINGS, epochs=10, one_cycle=one_cycle, weight_decay=0.1))
     hook.remove()
-    rates, momenta = zip(*steps)
-    assert len(rates) == 40 and rates.index(max(rates)) in (19, 20) and max(rates) == pytest.approx(1e-3)
-    assert rates[-1] < 1e-5 * max(rates)
-    assert momenta[0] == 0.95 and min(momenta) == pytest.approx(0.85) and momenta.index(min(momenta)) in (19, 20)
+    rates, momenta = [group["lr"] for group in groups], [group["betas"][0] for group in groups]
+    assert len(groups) == 30 and {group["weight_decay"] for group in groups} == {0.1}
+    if one_cycle:
+        assert rates[:9] == sorted(set(rates[:9])) and rates[8:] == sorted(set(rates[8:]), reverse=True)
+        assert rates[8] == pytest.approx(1e-3) and rates[-1] < 1e-8 and momenta[8] == pytest.approx(0.85)
+    else:
+        assert set(rates) == {1e-3} and set(momenta) == {0.9}
 
 
-def test_a_constant_schedule_is_constant(fit):
-    steps = []
-    hook = observed(steps)
-    fit(replace(SETTINGS, schedule="constant", momentum=(0.8, 0.7)))
-    hook.remove()
-    assert set(steps) == {(1e-3, 0.8)}
+def test_options_change_the_settings_and_only_training_images_are_augmented(make_args, data, tmp_path):
+    seen, split = [], [(part.images, part.labels) for part in data]
+    counted = replace(SETTINGS, augment=lambda images: seen.append(len(images)) or images)
+    args = make_args(seed=[3, 5], epochs=3, batch_size=7, lr=0.5)
+    trained = train_classifiers({"a": SETTINGS, "b": counted}, *split, args)
+    assert {name: [len(run.history) for run in runs] for name, runs in trained.items()} == {"a": [3, 3], "b": [3, 3]}
+    assert sum(seen) == 2 * 3 * 25 and max(seen) == 7
+    state = common.load_checkpoint(tmp_path / "run" / "b" / "seed5" / "checkpoint.pt")
+    assert state["seed"] == 5 and {"epochs": "3", "batch_size": "7", "lr": "0.5"}.items() <= state["settings"].items()
 
 
-def test_bf16_rounds_but_computes_the_same(fit, data, make_setup):
-    run = fit()
-    exact, rounded = (common.evaluate(run.network, data[1], make_setup(precision=precision))[0]
-                      for precision in ("fp32", "bf16"))
-    assert exact.dtype == rounded.dtype == torch.float32
-    assert not torch.equal(exact, rounded) and torch.allclose(exact, rounded, atol=0.05)
-    assert fit(precision="bf16").history[-1]["training"]["loss"] == pytest.approx(
-        run.history[-1]["training"]["loss"], rel=0.02)
+def test_denoisers_see_the_noise_of_their_settings(make_args, tmp_path):
+    """Of black images and a network that returns its input, the MAE is half of the amplitude."""
+    def unchanged():
+        network = EncoderDecoder()
+        write_identity(network, factor=1)
+        return network
+
+    black = torch.zeros(50, 1, 28, 28, dtype=torch.uint8)
+    settings = replace(SHEETS, network=unchanged, noise=0.2, epochs=2, lr=1e-12)
+    history = train_denoisers({"net": settings}, black, black, make_args())["net"][0].history
+    for kind in ("training", "validation"):
+        assert [row[kind]["MAE"] for row in history] == pytest.approx([0.1, 0.1], abs=0.002)
+        events = EventAccumulator(str(tmp_path / "run" / "net" / "seed0" / kind)).Reload()
+        assert [event.step for event in events.Images("noisy, output, clean")] == [1, 2]
+    assert history[0]["validation"]["MAE"] == pytest.approx(history[1]["validation"]["MAE"], abs=1e-7)  # one fixed draw
+    assert abs(history[0]["training"]["MAE"] - history[1]["training"]["MAE"]) > 1e-6  # fresh draws
 
 
-def test_channels_last_is_left_out_where_it_is_wrong():
-    assert common.memory_format(torch.device("cpu")) == torch.channels_last
-    assert common.memory_format(torch.device("mps")) == torch.contiguous_format
+LONGER = replace(SETTINGS, epochs=4)
 
 
-class Stop(Exception):
-    pass
+@pytest.fixture
+def stop(fit, monkeypatch, tmp_path):
+    """A function that stops a training between logging an epoch and saving it; returns the path of its checkpoint."""
+    def stop(epoch):
+        def save(path, state):
+            if len(state["history"]) == epoch:
+                raise KeyboardInterrupt
+            real(path, state)
+
+        real = common.save_checkpoint
+        with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+            context.setattr(common, "save_checkpoint", save)
+            fit(LONGER, folder="run")
+        return tmp_path / "run" / "net" / "seed0" / "checkpoint.pt"
+    return stop
 
 
-def stop_after(epoch):
-    def on_epoch_end(settings, writers, network, now):
-        if now > epoch:
-            raise Stop
-    return on_epoch_end
+def test_a_resumed_training_is_bit_identical_and_has_each_step_once(fit, stop):
+    undisturbed, path = fit(LONGER), [stop(epoch) for epoch in (1, 3, 4)][0]
+    resumed = fit(LONGER, folder="run")
+    assert same_weights(undisturbed.network, resumed.network)
+    histories = [[{**row, "seconds": 0} for row in run.history] for run in (undisturbed, resumed)]
+    assert histories[0] == histories[1] and len(histories[0]) == 4
+    for kind in ("training", "validation"):
+        events = EventAccumulator(str(path.parent / kind)).Reload().Scalars("loss")
+        assert [event.step for event in events] == [1, 2, 3, 4]
+        assert [event.value for event in events] == pytest.approx([row[kind]["loss"] for row in undisturbed.history])
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, NeverZeroed])
-def test_resumed_training_is_bit_identical(fit, tmp_path, optimizer):
-    settings = replace(SETTINGS, epochs=4, optimizer=optimizer)
-    undisturbed = fit(settings)
-    for epoch in (1, 3):
-        with pytest.raises(Stop):
-            fit(settings, folder="resumed", on_epoch_end=stop_after(epoch))
-    resumed = fit(settings, folder="resumed")
-    assert same_weights(undisturbed.network, resumed.network) and torch.equal(undisturbed.outputs, resumed.outputs)
-    drop_time = lambda history: [{**row, "seconds": 0} for row in history]  # noqa: E731
-    assert drop_time(undisturbed.history) == drop_time(resumed.history)
-    folder = tmp_path / "resumed" / "net" / "seed0"
-    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "training", "validation"]
-
-
-def test_resume_of_a_finished_training_trains_nothing(fit):
-    finished = fit(folder="once")
-    again = fit(folder="once", on_epoch_end=stop_after(0))
+def test_what_is_saved_of_a_training_and_of_a_finished_one(fit, stop, monkeypatch):
+    path = stop(3)
+    state = common.load_checkpoint(path)
+    assert {"optimizer", "scheduler"} <= set(state)
+    with pytest.raises(UserError, match=r"other settings \(lr 0.001 -> 0.5\)"):
+        fit(replace(LONGER, lr=0.5), folder="run")
+    common.save_checkpoint(path, state | {"weights": {}})
+    with pytest.raises(UserError, match="do not fit"):
+        fit(LONGER, folder="run")
+    common.save_checkpoint(path, state)
+    finished = fit(LONGER, folder="run")
+    assert set(common.load_checkpoint(path)) == {"settings", "data", "seed", "command", "date", "history", "weights"}
+    monkeypatch.setattr(common, "train_epoch", lambda *_: pytest.fail("trains again"))
+    again = fit(LONGER, folder="run")
     assert again.history == finished.history and same_weights(again.network, finished.network)
-    assert torch.equal(again.outputs, finished.outputs)
 
 
-def test_settings_are_saved_by_name():
-    saved = replace(task_3_1_c.IMPROVED, limit=7).as_dict()
-    assert saved["network"] == "FashionNet" and saved["augment"] == "random_clothes" and saved["limit"] == 7
-    assert json.loads(json.dumps(saved)) == saved
-    assert all(replace(SETTINGS, **change).as_dict() != SETTINGS.as_dict() for change in (
-        {"loss": mean_output}, {"augment": task_3_1_c.random_clothes}, {"noise": 0.5}, {"options": {"a": 1}},
-        {"warm_up": 0.1}, {"momentum": (0.9, 0.9)}, {"optimizer": torch.optim.Adam}, {"holdout": True}))
+def test_a_training_that_diverges_stops_and_keeps_what_was_saved(fit, tmp_path):
+    def loss(outputs, targets):
+        calls.append(1)
+        return F.cross_entropy(outputs, targets) * (float("nan") if len(calls) == 10 else 1)
+
+    calls = []  # an epoch has three steps, each with its loss for the totals, and its validation: seven
+    with pytest.raises(UserError, match="epoch  2/2: the loss diverges"):
+        fit(replace(SETTINGS, loss=loss), folder="run")
+    assert len(common.load_checkpoint(tmp_path / "run" / "net" / "seed0" / "checkpoint.pt")["history"]) == 1
 
 
-def test_file_is_whole_or_old(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    common.replace_file(path, b"old")
-    monkeypatch.setattr("os.fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(UserError, match="No space left"):
-        common.replace_file(path, b"new")
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+BEFORE = '"""Doc."""\n\nprint("π")\n\n\n# Results, each block printed by the command above it\n'
+BLOCK = "# $ python task.py --seed 0 1\n# 12.3\n#\n# end\n# (CPU, 1 thread, fp32, torch 2.15.0, 0.1 minutes)\n"
+OTHER = BLOCK.replace(" --seed 0 1", "").replace("12.3", "45.6")
+OF_READERS = "\n\ndef mine():\n    return 1\n# (a comment)\n\n"
+NEW = [r"new \1 \g<0>", "", "end", "(CPU, 2 threads, bf16, torch 2.16.0, 9.9 minutes)"]
+NEW_BLOCK = "# $ python task.py --seed 0 1\n" + "".join(f"# {line}".rstrip() + "\n" for line in NEW)
 
 
-def test_file_is_put_in_place_by_a_rename(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    common.replace_file(path, b"old")
-    seen = []
-    monkeypatch.setattr("os.replace", lambda source, target: seen.append((source.read_bytes(), target.read_bytes())))
-    common.replace_file(path, b"new")
-    assert seen == [(b"new", b"old")]
-
-
-@pytest.mark.parametrize("write", (
-    lambda path: path.write_bytes(b"not a checkpoint"), lambda path: path.write_bytes(b""),
-    lambda path: torch.save([1, 2], path), lambda path: path.mkdir(), lambda path: None))
-def test_what_is_no_checkpoint_is_refused(tmp_path, write):
-    write(tmp_path / "net.pt")
-    with pytest.raises(UserError, match="not a checkpoint|no such file"):
-        common.load_checkpoint(tmp_path / "net.pt")
-
-
-def test_truncated_checkpoint_is_refused(fit):
-    path = fit().checkpoint
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="not a checkpoint"):
-        common.load_checkpoint(path)
-
-
-def test_record_replaces_the_same_command_and_keeps_the_rest(tmp_path, monkeypatch):
-    monkeypatch.setattr(common, "ROOT", tmp_path)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("above, block, below", [
+    ("\n", BLOCK, "\n" + OTHER), ("", BLOCK, ""), ("\n" + OTHER + "\n", BLOCK, OF_READERS),
+    (OTHER, BLOCK, OTHER.replace("task", "other")), ("\n" + OTHER + OF_READERS, "", "")],
+    ids=["usual", "no blank line", "functions below", "no blank lines", "new command"])
+def test_record_replaces_its_own_block_and_no_other_byte(tmp_path, newline, above, block, below):
     script = tmp_path / "task.py"
-    script.write_text('"""Doc."""\n\nprint()\n')
-    common.record(script, ["--seed", "0", "1", "--record"], ["first", "", "end"])
-    common.record(script, ["--loss", "l1", "--data-dir", "/elsewhere"], ["other"])
-    common.record(script, ["--record", "--seed", "0", "1", "--resume", "--log-dir=x"], ["second", "", "end"])
-    assert script.read_text() == (
-        '"""Doc."""\n\nprint()\n' + common.MARK +
-        "# $ python task.py --seed 0 1\n# second\n#\n# end\n\n# $ python task.py --loss l1\n# other\n")
-
-
-def test_mean_and_standard_deviation():
-    assert common.mean_std([99.0, 98.0, 100.0]) == "99.00 ± 1.00"  # n - 1 in the denominator
-    assert common.mean_std([0.5]) == "0.50"
-
-
-def test_a_path_is_displayed_relative_to_the_current_folder_if_it_lies_there(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert str(common.display_path(tmp_path / "runs" / "x")) == os.path.join("runs", "x")
-    assert str(common.display_path(tmp_path.parent)) == str(tmp_path.parent.resolve())
-
-
-@pytest.mark.parametrize("advice", [[], ["--resume"]])
-def test_an_interruption_advises_resume_only_while_training(monkeypatch, capsys, advice):
-    def main():
-        raise KeyboardInterrupt(*advice)
-    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    with pytest.raises(SystemExit) as exit:
-        common.run_script(main)
-    error = capsys.readouterr().err
-    assert exit.value.code == 130
-    assert error == "; ".join([f"{Path(sys.argv[0]).name}: interrupted", *advice]) + "\n"
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError(),
-                                   RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_a_batch_too_large_for_the_memory_is_one_line(monkeypatch, capsys, error):
-    def main():
-        raise error
-    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    with pytest.raises(SystemExit) as exit:
-        common.run_script(main)
-    assert exit.value.code == 2 and "--batch-size" in capsys.readouterr().err
-
-
-def test_another_runtime_error_is_not_taken_for_a_users_mistake(monkeypatch):
-    def main():
-        raise RuntimeError("a bug")
-    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    with pytest.raises(RuntimeError, match="a bug"):
-        common.run_script(main)
-
-
-def test_a_training_that_diverges_stops_and_saves_nothing(fit, tmp_path):
-    with pytest.raises(UserError, match="no longer a finite number"):
-        fit(replace(SETTINGS, loss=lambda outputs, targets: outputs.mean() * float("nan")))
-    assert not list(tmp_path.rglob("checkpoint.pt"))
-
-
-def test_a_damaged_optimizer_state_is_one_line(fit, tmp_path):
-    with pytest.raises(Stop):
-        fit(folder="run", on_epoch_end=stop_after(1))
-    path, = tmp_path.rglob("checkpoint.pt")
-    common.save_checkpoint(path, common.load_checkpoint(path) | {"optimizer": {}})
-    with pytest.raises(UserError, match="damaged"):
-        fit(folder="run")
-
-
-def test_the_state_of_another_seed_or_settings_is_refused(fit, tmp_path):
-    with pytest.raises(Stop):
-        fit(folder="run", on_epoch_end=stop_after(1))
-    with pytest.raises(UserError, match="of another training"):
-        fit(replace(SETTINGS, lr=0.5), folder="run")
-    (tmp_path / "run" / "net" / "seed0").rename(tmp_path / "run" / "net" / "seed1")
-    with pytest.raises(UserError, match="of another training"):
-        fit(seed=1, folder="run")
-
-
-def test_a_flipped_bit_anywhere_in_a_checkpoint_is_noticed(fit):
-    run = fit()
-    content = run.checkpoint.read_bytes()
-    for part in (b"accuracy", next(iter(run.network.state_dict().values())).numpy().tobytes()):  # history, weights
-        damaged = bytearray(content)
-        damaged[content.index(part)] ^= 1
-        run.checkpoint.write_bytes(damaged)
-        with pytest.raises(UserError, match="damaged"):
-            common.load_checkpoint(run.checkpoint)
-
-
-def test_an_error_in_another_thread_is_not_hidden(monkeypatch):
-    seen = []
-    monkeypatch.setattr("threading.__excepthook__", seen.append)
-    disk, bug = (type("Failure", (), {"exc_type": kind}) for kind in (OSError, RuntimeError))
-    common.thread_failed(disk)
-    common.thread_failed(bug)
-    assert seen == [bug]
+    script.write_text(BEFORE + above + block + below, encoding="utf-8", newline=newline)
+    common.record(script, "python task.py --seed 0 1", NEW)
+    expected = BEFORE + above + "\n" * (not block) + NEW_BLOCK + below  # a blank line before a new one
+    assert script.read_bytes() == expected.replace("\n", newline).encode()
+    assert list(tmp_path.iterdir()) == [script]

@@ -1,7 +1,7 @@
 """Make synthetic data in place of MNIST and Fashion-MNIST, in the same files: to try the scripts without a network.
 
-    python tests/stand_in.py data-synthetic
-    python task_3_1_a.py --data-dir data-synthetic
+    python tests/synthetic_data.py synthetic
+    python task_3_1_a.py --data-dir synthetic
 
 Ten digits and ten garments, each shifted, dimmed and sprinkled at random. No result on them is ever recorded.
 """
@@ -28,29 +28,26 @@ GARMENTS = (
 )
 
 
-def templates(name):
-    """The ten classes, uint8 [10, 28, 28]."""
-    images = []
-    for label in range(10):
-        image = Image.new("L", (28, 28))
-        draw = ImageDraw.Draw(image)
-        if name == "MNIST":
-            draw.text((14, 14), str(label), fill=255, font=ImageFont.load_default(24), anchor="mm")
-        else:
-            draw.polygon(GARMENTS[label], fill=220)
-        images.append(np.asarray(image))
-    return np.stack(images)
+def draw_class(name, label):
+    """The image of a class, uint8 [28, 28]."""
+    image = Image.new("L", (28, 28))
+    if name == "MNIST":
+        ImageDraw.Draw(image).text((14, 14), str(label), fill=255, font=ImageFont.load_default(24), anchor="mm")
+    else:
+        ImageDraw.Draw(image).polygon(GARMENTS[label], fill=220)
+    return np.asarray(image)
 
 
 def draw_images(name, count, rng):
     """Images, uint8 [count, 28, 28], and labels, uint8 [count]."""
     labels = rng.integers(0, 10, count, dtype=np.uint8)
-    images = templates(name)[labels] * rng.uniform(0.5, 1, (count, 1, 1)) + rng.uniform(0, 30, (count, 28, 28))
+    classes = np.stack([draw_class(name, label) for label in range(10)])
+    images = classes[labels] * rng.uniform(0.5, 1, (count, 1, 1)) + rng.uniform(0, 30, (count, 28, 28))
     shifts = rng.integers(-3, 4, (count, 2))
     return np.stack([np.roll(image, shift, (0, 1)) for image, shift in zip(images, shifts)]).astype(np.uint8), labels
 
 
-def write_stand_in(folder, train=6000, test=1000):
+def write_synthetic(folder, train=6000, test=1000):
     """Write both synthetic data sets into a folder, in torchvision's layout."""
     rng = np.random.default_rng(0)
     for name in ("MNIST", "FashionMNIST"):
@@ -73,5 +70,5 @@ if __name__ == "__main__":
     args = parser.parse_args()
     if args.folder.exists():
         parser.error(f"{args.folder} exists already")
-    write_stand_in(args.folder, args.train, args.test)
+    write_synthetic(args.folder, args.train, args.test)
     print(f"wrote {args.folder}: give --data-dir {args.folder} to a script")
