@@ -224,7 +224,7 @@ def fit(name, settings, data, metrics, args, seed, log_images=None):
 def resume(path, settings, parts):
     """Restore network, optimizer and scheduler from a checkpoint; returns its history, or [] if there is none yet.
 
-    settings: as strings. Raises UserError if they have been edited since the training began, or if the file is damaged.
+    settings: as strings. Raises UserError if they have been edited since, or if the file is damaged.
     """
     if not path.exists():
         return []
@@ -482,7 +482,7 @@ def start_run(parser, data=None, variants=()):
         require(value is None or 0 < value <= most, f"--{name.replace('_', '-')} must be above 0 and at most {most}")
     require(len(set(args.seed)) == len(args.seed) and 0 <= min(args.seed) <= max(args.seed) <= 999_999,
             "--seed needs distinct numbers from 0 to 999999")
-    own = ("seed", "resume", "record", "data_dir", "log_dir", *variants)
+    own = ("seed", "resume", "record", "data_dir", "log_dir", *variants)  # anything else makes it a trial run
     changed = [name for name, value in vars(args).items() if name not in own and value != parser.get_default(name)]
 
     args.data, args.started, args.command = data, time.perf_counter(), typed_command()
@@ -594,6 +594,6 @@ def run_script(main):
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
             error.add_note(resume_hint())  # a bug: its traceback ends with the advice
             raise
-        message, status = f"not enough memory ({error}): try a smaller --batch-size{resume_hint()}", 2
+        message, status = f"not enough memory ({error}): try a smaller --batch-size", 2
     print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)

@@ -79,4 +79,4 @@ if __name__ == "__main__":
 # ----------------------------------------------------------------
 #
 # [B, T, T, C] -> [B, T', T', F], T' = floor((T - 3) / 2) + 1: checked against Conv2d for T = 3 … 64
-# (AMD EPYC, 1 thread, fp32, torch 2.15.0+cu132, 0.0 minutes)
+# (Intel Xeon, 2 threads, fp32, torch 2.15.0+cu132, 0.0 minutes)

@@ -1,6 +1,14 @@
 """3.1 c) Fashion-MNIST with the network of 3.1 a, then with an improved one: what helps, and why?
 
-ANSWER
+The network of 3.1 a, trained as there, reaches 91.51 ± 0.09 % (template); the same network trained better, with a
+one-cycle learning rate, label smoothing and augmentation, 94.09 ± 0.02 % (augmented); an improved network with fewer
+parameters, trained like that, 94.72 ± 0.08 % (three seeds, 15 epochs; the 10,000 test images, after the last epoch).
+
+The template overfits: it memorises its training images, 99.71 % of them. On flipped, shifted and randomly erased
+images, the same network fits the original training images less well, 96.49 %, and generalises better: the gap shrinks
+from 8.20 to 2.40 points. The improved network has pooling, batch normalisation and more and wider convolutions in
+place of the one large linear layer that holds nearly all parameters of the template. It fits more, 98.38 %, with a
+gap of 3.65 points. `--beyond` trains it for longer, 30 epochs: augmented images keep changing.
 """
 
 from dataclasses import replace
@@ -39,9 +47,9 @@ class FashionNet(nn.Module):
 def random_clothes(images):
     """Horizontal flip with probability 0.5, shift by up to a pixel, random erasing with probability 0.5.
 
-    A mirrored garment is still the same garment; an erased rectangle, black and of up to 11 x 11 pixels, makes the network look at
-    more than one part of them (Zhong et al. 2017, arXiv:1708.04896). images: float32 [B, 1, 28, 28], any range; returns
-    the same shape.
+    A mirrored garment is still the same garment; an erased rectangle, black and of up to 11 x 11 pixels, makes the
+    network look at more than one part of it (Zhong et al. 2017, arXiv:1708.04896).
+    images: float32 [B, 1, 28, 28], any range; returns the same shape.
     """
     count, size = len(images), images.shape[-1]
     images = random_affine(images, shift=1, flip=True)
@@ -61,7 +69,7 @@ IMPROVED = Settings(
     weight_decay=0.05,
     augment=random_clothes)
 NETWORKS = {"template": TEMPLATE, "augmented": replace(TUNED, augment=random_clothes), "improved": IMPROVED}
-BEYOND = {"improved": replace(IMPROVED, epochs=30)}  # augmented images keep changing: longer training helps
+BEYOND = {"improved": replace(IMPROVED, epochs=30)}  # augmented images keep changing
 
 
 def confusion_matrix(predictions, labels):
@@ -119,7 +127,8 @@ def main():
         *(f"{name}, {line}" for name, runs in trained.items() for line in each_seed(runs, validation, args)),
         f"accuracy of each class in %, improved, seed {args.seed[0]}:",
         f"  {', '.join(classes[:5])}", f"  {', '.join(classes[5:])}",
-        f"among T-shirt/top, Pullover, Coat and Shirt: {alike} of its {len(labels) - confusion.trace()} errors"], trained)
+        f"among T-shirt/top, Pullover, Coat and Shirt: {alike} of its {len(labels) - confusion.trace()} errors",
+    ], trained)
     script, checkpoint = map(common.display_path, (common.ROOT / "task_3_1_d.py", best[0].checkpoint))
     print(f'predict with it: python "{script}" --checkpoint "{checkpoint}"')
 
@@ -131,21 +140,16 @@ if __name__ == "__main__":
 # Results, each block printed by the command above it
 
 # $ python task_3_1_c.py --seed 0 1 2
-# accuracy in % after the last epoch on the training images (as they are) and on 10000 validation images; minutes per seed
-#              parameters  epochs  minutes       training    validation          gap
-# plain         6,444,170      15      7.1  100.00 ± 0.00  93.12 ± 0.16  6.88 ± 0.16
-# augmented     6,444,170      25     13.1   98.05 ± 0.10  94.51 ± 0.09  3.54 ± 0.05
-# improved      1,791,770      25     39.8   99.49 ± 0.03  95.01 ± 0.07  4.47 ± 0.05
-# accuracy of each class in %, improved, seed 0: T-shirt/top 90.9, Trouser 99.2, Pullover 92.2, Dress 94.8, Coat 94.2, Sandal 99.3, Shirt 84.0, Sneaker 98.1, Bag 99.4, Ankle boot 97.2
-# among T-shirt/top, Pullover, Coat and Shirt: 336 of its 507 errors
-# (AMD EPYC, 1 thread, bf16, torch 2.15.0+cu132, 180.1 minutes)
-
-# $ python task_3_1_c.py --epochs 15 --seed 0 1 2
-# accuracy in % after the last epoch on the training images (as they are) and on 10000 validation images; minutes per seed
-#              parameters  epochs  minutes       training    validation          gap
-# plain         6,444,170      15      7.1  100.00 ± 0.00  93.12 ± 0.16  6.88 ± 0.16
-# augmented     6,444,170      15      8.4   96.49 ± 0.05  94.17 ± 0.07  2.32 ± 0.03
-# improved      1,791,770      15     21.3   98.35 ± 0.03  94.73 ± 0.13  3.62 ± 0.14
-# accuracy of each class in %, improved, seed 0: T-shirt/top 90.6, Trouser 99.5, Pullover 93.0, Dress 95.6, Coat 93.5, Sandal 99.0, Shirt 82.3, Sneaker 98.3, Bag 99.6, Ankle boot 97.4
-# among T-shirt/top, Pullover, Coat and Shirt: 359 of its 512 errors
-# (AMD EPYC, 1 thread, bf16, torch 2.15.0+cu132, 110.4 minutes)
+# accuracy in % after the last epoch: training (images as they are), validation (10000 images); minutes per seed
+#              parameters  epochs  minutes      training    validation          gap
+# template      6,444,170      15      4.3  99.71 ± 0.09  91.51 ± 0.09  8.20 ± 0.06
+# augmented     6,444,170      15      4.8  96.49 ± 0.08  94.09 ± 0.02  2.40 ± 0.10
+# improved      1,791,770      15      9.8  98.38 ± 0.03  94.72 ± 0.08  3.65 ± 0.10
+# template, each seed: 91.41, 91.55, 91.57; their ensemble: 92.74
+# augmented, each seed: 94.10, 94.06, 94.10; their ensemble: 94.41
+# improved, each seed: 94.74, 94.64, 94.79; their ensemble: 95.02
+# accuracy of each class in %, improved, seed 0:
+#   T-shirt/top 90.9, Trouser 99.3, Pullover 92.5, Dress 95.4, Coat 93.0
+#   Sandal 99.2, Shirt 82.5, Sneaker 98.5, Bag 99.5, Ankle boot 96.6
+# among T-shirt/top, Pullover, Coat and Shirt: 360 of its 526 errors
+# (Intel Xeon, 2 threads, bf16, torch 2.15.0+cu132, 56.7 minutes)

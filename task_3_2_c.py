@@ -1,17 +1,17 @@
 """3.2 c) The same denoiser with a skip connection, X + π(X): better or worse, and why?
 
-Worse: a validation MAE of MAE_WITH against MAE_WITHOUT without it (three seeds, each with the same initial weights, batches
-and noise for both; the 10,000 test images, after the last epoch).
+Worse: a validation MAE of «MAE_WITH» against «MAE_WITHOUT» without it (three seeds, each with the same initial weights,
+batches and noise for both; the 10,000 test images, after the last epoch).
 
-The skip connection changes what π has to draw (report/figures/task_3_2_c_what_pi_draws.png): without it the clothes, with
-it the negative of the noise. Clothes can be described in a coarse code, here 7 x 7 pixels of 16 channels; noise differs in
-each of the 784 pixels, and what π fails to draw of it stays in the image: BG_WITH instead of BG_WITHOUT on the background.
-Are the coarse layers the reason? `report/why_the_skip_hurts.py`. When does it pay off? `report/when_the_skip_pays_off.py`:
-when the noise is weak.
+The skip connection changes what π has to draw (report/figures/task_3_2_c_what_pi_draws.png): without it the clothes,
+with it the negative of the noise. Clothes can be described in a coarse code, here 7 x 7 pixels of 16 channels; noise
+differs in each of the 784 pixels, and what π fails to draw of it stays in the image: «BG_WITH» instead of «BG_WITHOUT» on
+the background. Are the coarse layers the reason? `report/why_the_skip_hurts.py`. When does it pay off?
+`report/when_the_skip_pays_off.py`: when the noise is weak.
 
 The possible benefits: only a residual has to be learned, which is easier when it is small or simple (He et al. 2015,
-arXiv:1512.03385); detail bypasses the coarse middle; in deep networks gradients have a direct path (not here, where the
-connection goes around all weights at once).
+arXiv:1512.03385); detail bypasses the coarse middle; in deep networks gradients have a direct path (not here, where
+the connection goes around all weights at once).
 """
 
 from dataclasses import replace
@@ -76,7 +76,7 @@ def main():
     maes = {label: common.last_values(runs, "MAE") for label, runs in trained.items()}
     gaps = [b - a for a, b in zip(*maes.values())]
     common.report(args, [
-        f"validation on {len(clean)} images after epoch {len(without[0].history)}; background: where the clean image is 0",
+        f"validation on {len(clean)} images after epoch {len(without[0].history)}; background: the clean image is 0",
         *score_table(outputs, clean),
         *(f"MAE of each seed, {label}: {', '.join(f'{mae:.4f}' for mae in values)}" for label, values in maes.items()),
         f"the skip connection changes the MAE by {common.mean_std(gaps, 4)} (paired over the seeds)"], trained)

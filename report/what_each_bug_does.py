@@ -1,12 +1,12 @@
 """Experiment for 3.1 a: what does each of the template's bugs do to training?
 
-The template is completed, and nothing is added to it. It is trained with each bug and with both fixed, for five epochs, a
-third of the sheet's; three seeds.
+The template is completed, and nothing is added to it. It is trained with each bug and with both fixed, for five
+epochs, a third of the sheet's; three seeds.
 
 Without zero_grad the network is no better than guessing: 11.01 ± 0.59 %. The sum of all gradients is a momentum that
 never decays, and Adam rescales it: the steps keep their full size but follow stale gradients. One of the three seeds
-reaches 70.93 % after the first epoch and loses it again. Without the third ReLU, validation accuracy is 98.89 ± 0.17 %,
-with both bugs fixed 98.87 ± 0.20 %: it does not reveal this bug; reading the code does.
+reaches 70.93 % after the first epoch and loses it again. Without the third ReLU, validation accuracy is 98.89 ± 0.17
+%, with both bugs fixed 98.87 ± 0.20 %: it does not reveal this bug; reading the code does.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """Experiment for 3.1 c: what does each change from the template to the improved network bring?
 
-One step per row, each on top of the rows above it, from the template to the improved network: ten epochs, three seeds,
-the same for all rows. The networks train on the first 50,000 training images and validate on the last 10,000: the test
-images are not used.
+One step per row, each on top of the rows above it, from the template to the improved network: ten epochs, three
+seeds, the same for all rows. The networks train on the first 50,000 training images and validate on the last 10,000:
+the test images are not used.
 """
 
 import sys

@@ -1,8 +1,9 @@
 """Experiment for 3.2 b: what limits the denoiser, its coarse middle, the noise or the network?
 
-Not the coarse middle as such: trained without noise, the listed network has an MAE of 0.0089. Not the noise alone: the
-U-Net has an MAE of 0.0329 on the same noisy images, the listed network with the same loss 0.0475. The best estimate
-without a network, clamp(X - 0.75, 0, 1), has 0.1431. All are the networks of 3.2 b, seed 0, from checkpoints/.
+Not the coarse middle as such: trained without noise, the listed network has an MAE of 0.0089. Not the noise alone:
+the U-Net has an MAE of 0.0329 on the same noisy images, the listed network with the same loss 0.0475. The best
+estimate without a network, clamp(X - 0.75, 0, 1), has 0.1431. All are the networks of 3.2 b, seed 0, from
+checkpoints/.
 """
 
 import sys

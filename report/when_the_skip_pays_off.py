@@ -1,9 +1,9 @@
 """Experiment for 3.2 c: at which noise level does the skip connection pay off?
 
-When the noise is weak: with noise on (0, A), X + π(X) is better below A = 0.16. With the skip connection the error is the
-noise that π fails to remove, a share of the A/4 that X - A/2 has without any network, so it goes to 0 with A. Without it,
-the error is the detail that π fails to draw, and levels off: 0.0164 at A = 0.05. Ten epochs, three seeds; for each seed
-all amplitudes share the initial weights, the batches and the noise draws, scaled by A.
+When the noise is weak: with noise on (0, A), X + π(X) is better below A = 0.16. With the skip connection the error is
+the noise that π fails to remove, a share of the A/4 that X - A/2 has without any network, so it goes to 0 with A.
+Without it, the error is the detail that π fails to draw, and levels off: 0.0164 at A = 0.05. Ten epochs, three seeds;
+for each seed all amplitudes share the initial weights, the batches and the noise draws, scaled by A.
 """
 
 import math
@@ -44,7 +44,8 @@ def plot(args, maes, baseline, place):
         axes.plot(AMPLITUDES, values, label=kind)
     axes.plot((0, 1), (0, baseline), ":", color="grey", label="X - A/2, no network")
     axes.axvline(place, color="grey", linewidth=0.8, label=f"they cross at A = {place:.2f}")
-    axes.set(xlabel="noise amplitude A", ylabel="validation MAE", xlim=(0, 1.02), ylim=(0, 1.1 * max(maes["with skip"])))
+    highest = 1.1 * max(maes["with skip"])  # the grey line leaves the picture
+    axes.set(xlabel="noise amplitude A", ylabel="validation MAE", xlim=(0, 1.02), ylim=(0, highest))
     axes.legend()
     common.save_figure(args, figure, "when_the_skip_pays_off.png")
 
@@ -63,12 +64,14 @@ def main():
         rows.append((f"{amplitude:g}", f"{255 * amplitude * deviation:.1f}", f"{amplitude * baseline:.4f}",
                      *(mean_std(values, 4) for values in pair),
                      *(", ".join(f"{value:.4f}" for value in values) for values in pair)))
-    places = [crossing(*([values[seed] for values in kind] for kind in maes.values())) for seed in range(len(args.seed))]
+    places = [crossing(*([values[number] for values in kind] for kind in maes.values()))
+              for number in range(len(args.seed))]
     means = {kind: [sum(values) / len(values) for values in lists] for kind, lists in maes.items()}
     place = crossing(*means.values())
     plot(args, means, baseline, place)
     common.report(args, [
-        f"validation MAE on {len(validation)} images after epoch {len(trained['with skip, A = 1.0'][0].history)}, noise on (0, A)", *common.table(*rows),
+        f"validation MAE on {len(validation)} images after epoch {len(trained['with skip, A = 1.0'][0].history)};"
+        " noise of amplitude A", *common.table(*rows),
         f"the means cross at A = {place:.2f}, σ = {255 * place * deviation:.1f}/255"
         f" (each seed at A = {', '.join(f'{value:.2f}' for value in places)})"], trained)
 

@@ -1,8 +1,8 @@
 """Experiment for 3.1 d: at which share of the dress does the label of the morph from bag to dress flip?
 
-The sheet's ten images lie on a line between two training images, a bag and a dress. The networks of 3.1 c, three seeds,
-predict the labels at 1001 evenly spaced points of it. Seed 0 predicts Bag below a share of the dress of 0.197, and Dress
-from there on.
+The sheet's ten images lie on a line between two training images, a bag and a dress. The networks of 3.1 c, three
+seeds, predict the labels at 1001 evenly spaced points of it. Seed 0 predicts Bag below a share of the dress of 0.197,
+and Dress from there on.
 """
 
 import sys
@@ -26,9 +26,9 @@ def plot_morph(args, shares, probabilities, thumbnails, name):
     """
     figure, (curves, below) = common.make_figure(6.3, 3.2, nrows=2, height_ratios=(3, 1), sharex=True)
     for style, label, color in (("-", "Bag", "C0"), ("--", "Dress", "C1")):
-        for values in probabilities:
-            curves.plot(shares, 100 * values[:, FASHION_CLASSES.index(label)], style, color=color, label=label)
-            label = "_" + label.strip("_")  # one entry in the legend for all seeds
+        percent = torch.stack([100 * values[:, FASHION_CLASSES.index(label)] for values in probabilities], dim=1)
+        lines = curves.plot(shares, percent, style, color=color)  # one for each seed
+        lines[0].set_label(label)
     curves.set(ylabel="predicted probability in %", ylim=(0, 100))
     curves.legend()
     for number, image in enumerate(thumbnails):

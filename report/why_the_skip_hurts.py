@@ -1,13 +1,13 @@
 """Experiment for 3.2 c: what does π have to draw, and which of it goes through the coarse middle of the network?
 
-Without the skip connection π has to draw the clothes, with it the negative of the noise. So the listed network learns to
-copy clothes (no noise in its input, no skip connection) and noise (on black images, with it): which of the two gets
-through? The same for the six layers at stride 1, whose middle is as fine as the image, for the sheet's task with both,
-and with more channels. Ten epochs, three seeds.
+Without the skip connection π has to draw the clothes, with it the negative of the noise. So the listed network learns
+to copy clothes (no noise in its input, no skip connection) and noise (on black images, with it): which of the two
+gets through? The same for the six layers at stride 1, whose middle is as fine as the image, for the sheet's task with
+both, and with more channels. Ten epochs, three seeds.
 
 With the listed network, noise is reproduced with an MAE of 0.0804; the sheet's task ends at 0.1011 with the skip
-connection and 0.0522 without it, with 64 channels at 0.0545 and 0.0421. π(X) = -X can be represented (`write_identity`),
-and started near it the network reaches 0.0580; from a random start it is not found.
+connection and 0.0522 without it, with 64 channels at 0.0545 and 0.0421. π(X) = -X can be represented
+(`write_identity`), and started near it the network reaches 0.0580; from a random start it is not found.
 """
 
 import sys

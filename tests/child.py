@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 PRELOADED = ["pytest", "torch._dynamo", "torchvision.utils", "torch.utils.tensorboard", "torchsummary", "tqdm",
@@ -41,11 +40,6 @@ class Script:
         for file in self.files:
             file.touch()
         self.process.start()
-
-    def wait_for(self, text):
-        """Wait until the script has printed a text or has ended."""
-        while self.process.is_alive() and text not in self.files[0].read_text(encoding="utf-8"):
-            time.sleep(0.01)
 
     def finish(self, number=None):
         """Send a signal, if one is given, and wait for the end; returns a subprocess.CompletedProcess with text."""

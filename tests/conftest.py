@@ -11,7 +11,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks gain nothing fro
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,10 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "report")]
 
 import common
 from child import run_script
-from common import Settings
 from task_3_1_a import LabelledImages, accuracy, random_digits
-
-POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and limits")
 
 
 def small():
@@ -30,7 +26,8 @@ def small():
     return nn.Sequential(nn.Conv2d(1, 4, 3, stride=4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(196, 10))
 
 
-SETTINGS = Settings(network=small, loss=F.cross_entropy, epochs=2, batch_size=10, lr=1e-3)
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and limits")
+SETTINGS = common.Settings(network=small, loss=nn.functional.cross_entropy, epochs=2, batch_size=10, lr=1e-3)
 
 
 def same_weights(network, other):
@@ -123,5 +120,4 @@ def project(synthetic, tmp_path):
 @pytest.fixture
 def run_project(project, synthetic):
     """A function that runs a script of that copy and returns the finished process."""
-    return lambda name, *arguments: run_script(
-        project / f"{name}.py", *arguments, "--data-dir", synthetic, cwd=project)
+    return lambda name, *arguments: run_script(project / f"{name}.py", *arguments, "--data-dir", synthetic, cwd=project)

@@ -27,9 +27,11 @@ def recorded(script):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_script_has_records_of_its_own_results_and_its_docstring_repeats_them(script):
     blocks = recorded(script)
-    assert blocks and len(blocks) == script.read_text(encoding="utf-8").count("\n# $ ")
+    source = script.read_text(encoding="utf-8")
+    assert blocks and len(blocks) == source.count("\n# $ ")
     assert not any(option in command for command in blocks for option in ("--limit", "--holdout", "--epochs"))
-    docstring = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8")))
+    assert max(map(len, source.partition("\n# Results, ")[0].splitlines())) <= 120  # ruff does not check them
+    docstring = ast.get_docstring(ast.parse(source))
     assert "ANSWER" not in docstring
     named = [ROOT / name for name in re.findall(r"`(report/\w+\.py)", docstring)]  # experiments that it quotes
     printed = figures("\n".join(block for path in (script, *named) for block in recorded(path).values()))

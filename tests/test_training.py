@@ -10,14 +10,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import common
-from common import UserError
 from conftest import SETTINGS, same_weights
 from task_3_1_a import LabelledImages, accuracy, random_digits, train_classifiers
 from task_3_1_c import random_clothes
 from task_3_2_a import NoisyFashionMNIST
-from task_3_2_b import SETTINGS as SHEETS
-from task_3_2_b import EncoderDecoder, train_denoisers
+from task_3_2_b import SETTINGS as SHEETS, EncoderDecoder, train_denoisers
 from why_the_skip_hurts import write_identity
+
+LONGER = replace(SETTINGS, epochs=4)
 
 
 def watched(seen):
@@ -103,9 +103,6 @@ def test_denoisers_see_the_noise_of_their_settings(make_args, tmp_path):
     assert abs(history[0]["training"]["MAE"] - history[1]["training"]["MAE"]) > 1e-6  # fresh draws
 
 
-LONGER = replace(SETTINGS, epochs=4)
-
-
 @pytest.fixture
 def stop(fit, monkeypatch, tmp_path):
     """A function that stops a training between logging an epoch and saving it; returns the path of its checkpoint."""
@@ -139,10 +136,10 @@ def test_what_is_saved_of_a_training_and_of_a_finished_one(fit, stop, monkeypatc
     path = stop(3)
     state = common.load_checkpoint(path)
     assert {"optimizer", "scheduler"} <= set(state)
-    with pytest.raises(UserError, match=r"other settings \(lr 0.001 -> 0.5\)"):
+    with pytest.raises(common.UserError, match=r"other settings \(lr 0.001 -> 0.5\)"):
         fit(replace(LONGER, lr=0.5), folder="run")
     common.save_checkpoint(path, state | {"weights": {}})
-    with pytest.raises(UserError, match="do not fit"):
+    with pytest.raises(common.UserError, match="do not fit"):
         fit(LONGER, folder="run")
     common.save_checkpoint(path, state)
     finished = fit(LONGER, folder="run")
@@ -158,7 +155,7 @@ def test_a_training_that_diverges_stops_and_keeps_what_was_saved(fit, tmp_path):
         return F.cross_entropy(outputs, targets) * (float("nan") if len(calls) == 10 else 1)
 
     calls = []  # an epoch has three steps, each with its loss for the totals, and its validation: seven
-    with pytest.raises(UserError, match="epoch  2/2: the loss diverges"):
+    with pytest.raises(common.UserError, match="epoch  2/2: the loss diverges"):
         fit(replace(SETTINGS, loss=loss), folder="run")
     assert len(common.load_checkpoint(tmp_path / "run" / "net" / "seed0" / "checkpoint.pt")["history"]) == 1
 
