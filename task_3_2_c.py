@@ -1,12 +1,12 @@
 """3.2 c) The same denoiser with a skip connection, X + π(X): better or worse, and why?
 
-Worse: a validation MAE of «MAE_WITH» against «MAE_WITHOUT» without it (three seeds, each with the same initial weights,
-batches and noise for both; the 10,000 test images, after the last epoch).
+Worse: a validation MAE of 0.0997 ± 0.0091 against 0.0504 ± 0.0005 without it (three seeds, each with the same initial
+weights, batches and noise for both; the 10,000 test images, after the last epoch).
 
 The skip connection changes what π has to draw (report/figures/task_3_2_c_what_pi_draws.png): without it the clothes,
 with it the negative of the noise. Clothes can be described in a coarse code, here 7 x 7 pixels of 16 channels; noise
-differs in each of the 784 pixels, and what π fails to draw of it stays in the image: «BG_WITH» instead of «BG_WITHOUT» on
-the background. Are the coarse layers the reason? `report/why_the_skip_hurts.py`. When does it pay off?
+differs in each of the 784 pixels, and what π fails to draw of it stays in the image: 0.0884 instead of 0.0165 on the
+background. Are the coarse layers the reason? `report/why_the_skip_hurts.py`. When does it pay off?
 `report/when_the_skip_pays_off.py`: when the noise is weak.
 
 The possible benefits: only a residual has to be learned, which is easier when it is small or simple (He et al. 2015,
@@ -89,12 +89,11 @@ if __name__ == "__main__":
 # Results, each block printed by the command above it
 
 # $ python task_3_2_c.py --seed 0 1 2
-# validation on 10000 images after epoch 20
-#                                    MAE     MAE, clamped                MSE    PSNR in dB
-# without skip, π(X)     0.0501 ± 0.0006  0.0491 ± 0.0004  0.00828 ± 0.00005  20.82 ± 0.03
-# with skip, X + π(X)    0.0983 ± 0.0077  0.0773 ± 0.0045  0.01702 ± 0.00210  17.71 ± 0.52
-# validation MAE after epoch                  1                2                5               10               20
-# without skip, π(X)            0.0848 ± 0.0027  0.0687 ± 0.0027  0.0570 ± 0.0021  0.0534 ± 0.0031  0.0501 ± 0.0006
-# with skip, X + π(X)           0.2464 ± 0.0011  0.1819 ± 0.0061  0.1186 ± 0.0032  0.1041 ± 0.0059  0.0983 ± 0.0077
-# the skip connection changes the MAE by 0.0482 ± 0.0083 (paired over the seeds)
-# (AMD EPYC, 1 thread, bf16, torch 2.15.0+cu132, 18.4 minutes)
+# validation on 10000 images after epoch 20; background: the clean image is 0
+#                                    MAE       background         garments          clamped                MSE    PSNR in dB
+# without skip, π(X)     0.0504 ± 0.0005  0.0165 ± 0.0006  0.0844 ± 0.0005  0.0493 ± 0.0004  0.00833 ± 0.00010  20.79 ± 0.05
+# with skip, X + π(X)    0.0997 ± 0.0091  0.0884 ± 0.0097  0.1109 ± 0.0086  0.0780 ± 0.0052  0.01746 ± 0.00240  17.60 ± 0.58
+# MAE of each seed, without skip, π(X): 0.0502, 0.0501, 0.0510
+# MAE of each seed, with skip, X + π(X): 0.0969, 0.1098, 0.0922
+# the skip connection changes the MAE by 0.0492 ± 0.0095 (paired over the seeds)
+# (Intel Xeon, 2 threads, bf16, torch 2.15.0+cu132, 17.2 minutes)
