@@ -6,8 +6,8 @@ Bag for images 0 and 1, Dress for images 2 to 9 (seed 0), with a probability of 
 for the others. Label smoothing of 0.1 trains the network towards a probability of 91 % for the correct class.
 
 The ten images are a morph: image i is (1 - i/9) A + (i/9) B, rounded, of two Fashion-MNIST training images, a bag and
-a dress. The labels only show where in between the decision flips, and that depends on the seed
-(`report/where_the_label_flips.py`). Images 1 to 8 belong to no class, and the network has never learned to say so: it
+a dress. The labels only show where in between the decision flips: for all three seeds just before image 2
+(`report/where_the_label_flips.py`). Images 1 to 8 belong to no class, and the network was never trained to say so: it
 gives Dress 0.9249 and 0.9294 for images 4 and 5, about half bag and half dress.
 """
 

@@ -18,7 +18,7 @@ from task_3_1_b import check_formula
 from task_3_1_c import IMPROVED, FashionNet, confusion_matrix, random_clothes
 from task_3_2_a import NoisyFashionMNIST
 from task_3_2_b import VALIDATION_SEED, EncoderDecoder, UNet, image_l2_norm, score_table
-from task_3_2_c import SkipConnection
+from task_3_2_c import SkipConnection, noise_left
 from what_each_bug_does import NeverZeroed, WithoutThirdReLU
 from when_the_skip_pays_off import crossing
 from why_the_skip_hurts import best_constant, started_near_minus_x, write_identity
@@ -98,7 +98,7 @@ def test_measures_by_hand():
     assert list(map(common.name_of, (ConvNet, 1e-3, None))) == ["ConvNet", "0.001", "None"]
 
 
-def test_score_table_and_crossing_by_hand():
+def test_score_table_crossing_and_noise_left_by_hand():
     """Errors 2 and 4 in the background, 0.5 and 0.1 on the garment; clamped to [0, 1], 0, 1, 0.5 and 0.1."""
     clean = torch.tensor([0, 0, 0.5, 1]).reshape(1, 1, 2, 2)
     outputs = torch.tensor([-2, 4, 1, 0.9]).reshape(1, 1, 2, 2)
@@ -111,6 +111,10 @@ def test_score_table_and_crossing_by_hand():
     assert crossing(without, [0.0, 0, 0, 0, 4, 5, 6]) == pytest.approx(0.225)  # gaps of -1 at 0.2 and of 3 at 0.3
     for never_twice_or_down in ([2.0] * 7, [0.0] * 7, [0.0, 2, 0, 2, 2, 2, 2], [2.0, 2, 2, 2, 0, 0, 0]):
         assert math.isnan(crossing(without, never_twice_or_down))
+    means = torch.rand(1, 1, 7, 7).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    rest = torch.tensor([1.0, -1]).repeat(14)  # stripes, whose mean over 4 x 4 pixels is 0
+    image = torch.rand(1, 1, 28, 28)
+    assert noise_left(image + 0.5 * means + 0.1 * rest + 3, image + means + rest, image) == pytest.approx([50, 10])
 
 
 def test_batches_hold_every_image_once_as_floats_from_0_to_1_with_its_label(images):
