@@ -1,8 +1,11 @@
 """Experiment for 3.1 c: what does each change from the template to the improved network bring?
 
-One step per row, each on top of the rows above it, from the template to the improved network: ten epochs, three
-seeds, the same for all rows. The networks train on the first 50,000 training images and validate on the last 10,000:
-the test images are not used.
+From 91.42 to 94.57 % in six steps. Better training brings 1.49 points, augmentation another 0.58. Pooling instead of
+the large layer loses 6.24: with 19,146 parameters the network underfits. Batch normalisation and GELU (3.60), second
+convolutions (1.91) and more filters (1.80) win back more than that.
+
+Each step is on top of those above it: ten epochs, the same three seeds, trained on the first 50,000 training images
+and validated on the last 10,000; the test images are not used.
 """
 
 import sys
@@ -84,16 +87,13 @@ if __name__ == "__main__":
 # Results, each block printed by the command above it
 
 # $ python report/what_each_change_brings.py --seed 0 1 2
-# loss and accuracy in % after epoch 10; validation on 10000 training images that were held out, as they are and shifted by two pixels; gain: in validation accuracy over the row above
-#                                parameters  loss: training     validation  accuracy: training    validation       shifted          gain
-# the sheet's network             6,444,170   0.527 ± 0.002  0.676 ± 0.001        99.88 ± 0.04  92.93 ± 0.08  78.69 ± 0.56
-# + augmentation                  6,444,170   0.630 ± 0.004  0.660 ± 0.002        94.92 ± 0.16  93.36 ± 0.20  89.78 ± 0.11   0.42 ± 0.26
-# pooling, one linear layer          19,146   0.815 ± 0.005  0.825 ± 0.006        87.10 ± 0.33  86.44 ± 0.27  82.85 ± 0.23  -6.92 ± 0.28
-# + batch normalisation              19,242   0.730 ± 0.004  0.742 ± 0.004        91.18 ± 0.22  90.58 ± 0.17  87.68 ± 0.14   4.14 ± 0.17
-# + two convolutions a group         47,082   0.659 ± 0.002  0.677 ± 0.002        93.31 ± 0.06  92.29 ± 0.11  90.19 ± 0.28   1.71 ± 0.07
-# + GELU                             47,082   0.654 ± 0.003  0.674 ± 0.002        93.52 ± 0.11  92.47 ± 0.05  90.44 ± 0.10   0.18 ± 0.08
-# + batches of 250, rate 3e-3        47,082   0.645 ± 0.001  0.667 ± 0.001        93.90 ± 0.11  92.79 ± 0.01  90.91 ± 0.15   0.32 ± 0.05
-# + weight decay of 0.05             47,082   0.645 ± 0.001  0.666 ± 0.000        93.88 ± 0.04  92.80 ± 0.08  90.93 ± 0.07   0.02 ± 0.07
-# + cycled momentum                  47,082   0.645 ± 0.001  0.666 ± 0.001        93.79 ± 0.08  92.85 ± 0.06  90.92 ± 0.04   0.05 ± 0.12
-# + 80, 160 and 320 filters       1,791,770   0.576 ± 0.001  0.623 ± 0.002        97.14 ± 0.06  94.62 ± 0.05  93.33 ± 0.04   1.76 ± 0.07
-# (AMD EPYC, 1 thread, bf16, torch 2.15.0+cu132, 95.2 minutes)
+# accuracy in % after epoch 10 on the training images (as they are) and on 10000 held-out training images; gain: over the row above
+#                                               parameters      training    validation          gain            each seed
+# template                                       6,444,170  99.58 ± 0.14  91.42 ± 0.24                91.24, 91.33, 91.69
+# + one cycle, smoothing, batch, rate, decay     6,444,170  99.90 ± 0.05  92.91 ± 0.10   1.49 ± 0.24  92.98, 92.80, 92.96
+# + augmentation                                 6,444,170  94.97 ± 0.15  93.50 ± 0.10   0.58 ± 0.18  93.54, 93.57, 93.38
+# pooling instead of the large layer                19,146  87.93 ± 0.34  87.26 ± 0.09  -6.24 ± 0.10  87.36, 87.22, 87.20
+# + batch normalisation and GELU                    19,242  91.52 ± 0.17  90.86 ± 0.14   3.60 ± 0.20  90.76, 91.02, 90.81
+# + two convolutions per group                      47,082  93.84 ± 0.13  92.77 ± 0.20   1.91 ± 0.31  92.76, 92.58, 92.97
+# + 80, 160 and 320 filters (3.1 c)              1,791,770  97.10 ± 0.09  94.57 ± 0.08   1.80 ± 0.22  94.67, 94.53, 94.52
+# (Intel Xeon, 2 threads, bf16, torch 2.15.0+cu132, 88.5 minutes)
