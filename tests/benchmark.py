@@ -1,7 +1,6 @@
 """How fast are the scripts? What is compared takes turns (A B A B …) in one run: median, smallest and largest of 3.
 
-    python tests/benchmark.py            about 20 minutes on 2 cores
-    python tests/benchmark.py --quick    fewer images
+    python tests/benchmark.py    about 10 minutes on 2 cores
 """
 
 import argparse
@@ -25,7 +24,7 @@ from task_3_1_c import IMPROVED
 from task_3_2_a import NoisyFashionMNIST
 from task_3_2_b import SETTINGS, UNet
 
-TURNS = 3
+TURNS, IMAGES = 3, 12_000  # an epoch here is a fifth of the training images
 TYPES = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if common.has_fast_bf16("cpu") else {})
 NETWORKS = (TEMPLATE, IMPROVED, SETTINGS, replace(SETTINGS, network=UNet))
 # Multiplications and additions of ConvNet for one image, forward; backward costs twice as much again
@@ -63,33 +62,33 @@ def parts_of_epoch(settings, precision, data_dir, images):
             partial(common.evaluate, network, make_data(*validation, None), args))
 
 
-def compare_epochs(data_dir, images, folder):
+def compare_epochs(data_dir, folder):
     """Rows 1 and 2: an epoch of 3.1 a against the tutorial's; training's share of the rate of a matrix product."""
     def tutorial():
         process.stdin.write(b"epoch\n")
         process.stdin.flush()
         assert process.stdout.readline(), "tests/tutorial.py stopped"
 
-    process = subprocess.Popen([sys.executable, ROOT / "tests" / "tutorial.py", data_dir, str(images), folder],
+    process = subprocess.Popen([sys.executable, ROOT / "tests" / "tutorial.py", data_dir, str(IMAGES), folder],
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    parts = {precision: parts_of_epoch(TEMPLATE, precision, data_dir, images) for precision in TYPES}
+    parts = {precision: parts_of_epoch(TEMPLATE, precision, data_dir, IMAGES) for precision in TYPES}
     turns = []
     for _ in range(1 + TURNS):  # the first one compiles kernels
         ours = {precision: list(map(seconds, functions)) for precision, functions in parts.items()}
         turns.append({"tutorial": [seconds(tutorial)]} | ours)
     times = {name: [sum(turn[name]) for turn in turns[1:]] for name in turns[0]}
-    yield f"1. an epoch of {images} images, a tutorial's loop: {spread(times['tutorial'], ' s')}"
+    yield f"1. an epoch of {IMAGES} images, a tutorial's loop: {spread(times['tutorial'], ' s')}"
     for precision in TYPES:
         ratios = [slow / fast for slow, fast in zip(times["tutorial"], times[precision])]
         yield f"   ours, {precision}: {spread(times[precision], ' s')}, {spread(ratios)} as fast"
     for precision, kind in TYPES.items():
-        rate = images * 3 * FLOP / statistics.median(turn[precision][0] for turn in turns[1:]) / 1e9
+        rate = IMAGES * 3 * FLOP / statistics.median(turn[precision][0] for turn in turns[1:]) / 1e9
         a, b = torch.rand(2, 4096, 4096).to(kind)
         best = 2 * 4096 ** 3 / min(seconds(torch.matmul, a, b) for _ in range(5)) / 1e9
         yield f"2. {precision}: {rate:.0f} of {best:.0f} GFLOP/s of a matrix product, {100 * rate / best:.0f} %"
 
 
-def compare_predictor(data_dir, images, folder):
+def compare_predictor(data_dir, folder):
     """Row 3: the whole process of the predictor against the bare imports."""
     predictor = [ROOT / "task_3_1_d.py", "--log-dir", folder, "--data-dir", data_dir]
     run(*predictor)  # makes the ten images
@@ -97,7 +96,7 @@ def compare_predictor(data_dir, images, folder):
     yield f"3. predictor on ten images, picture included: {spread(ratios)} the bare imports of torch and torchvision"
 
 
-def peak_memory(data_dir, images, folder):
+def peak_memory(data_dir, folder):
     """Row 4: the resident set of each task, at its largest, in a run of one short epoch."""
     # a small process in between: a child begins with the peak of the one that started it
     measure = ("import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=-3);"
@@ -109,25 +108,25 @@ def peak_memory(data_dir, images, folder):
         yield f"4. {script.name}: {int(peak) / 2 ** 20:.2f} GiB"
 
 
-def compare_speed_up(data_dir, images, folder):
+def compare_speed_up(data_dir, folder):
     """Row 5: the second of two short epochs of training with common.speed_up, or without, each in its own process."""
     measure = ("import sys; sys.path.insert(0, sys.argv[1]); import benchmark\n"
                "if sys.argv[2] == 'with': benchmark.common.speed_up()\n"
                "train, _ = benchmark.parts_of_epoch(benchmark.TEMPLATE, sys.argv[3], sys.argv[4], int(sys.argv[5]))\n"
                "train(); print(benchmark.seconds(train))")
     for precision in TYPES:
-        turns = [[float(run("-c", measure, ROOT / "tests", way, precision, data_dir, images // 5))
+        turns = [[float(run("-c", measure, ROOT / "tests", way, precision, data_dir, IMAGES // 2))
                   for way in ("without", "with")] for _ in range(TURNS)]
         ratios = [slow / fast for slow, fast in turns]
         yield f"5. {precision}: training with common.speed_up is {spread(ratios)} as fast as without"
 
 
-def compare_precisions(data_dir, images, folder):
+def compare_precisions(data_dir, folder):
     """Row 6: an epoch (training and validation) of each network in each precision, after a short one."""
     for settings in NETWORKS:
         times = []
         for precision in TYPES:
-            for count in (images // 20, images):
+            for count in (IMAGES // 20, IMAGES):
                 last = sum(map(seconds, parts_of_epoch(settings, precision, data_dir, count)))
             times.append(last)
         texts = [f"{precision} {time:.1f} s" for precision, time in zip(TYPES, times)]
@@ -136,14 +135,12 @@ def compare_precisions(data_dir, images, folder):
 
 
 def main():
-    parser = common.make_parser(__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer images")
-    args = common.start_run(parser, "MNIST")
+    args = common.start_run(common.make_parser(__doc__), "MNIST")
     args.environment = f"{common.device_name('cpu')}, {' and '.join(TYPES)}, torch {torch.__version__}"
-    lines, images = [], 3_000 if args.quick else 60_000
+    lines = []
     with tempfile.TemporaryDirectory() as folder:
         for part in (compare_epochs, compare_predictor, peak_memory, compare_speed_up, compare_precisions):
-            for line in part(args.data_dir, images, folder):
+            for line in part(args.data_dir, folder):
                 print(line, flush=True)
                 lines.append(line)
     common.report(args, lines)
