@@ -1,4 +1,4 @@
-"""What the tasks of exercise 3 share: *Data*, *Networks* and *Training* are the exercise, the rest is convenience."""
+"""What the tasks of exercise 3 share: *Data*, *Networks* and *Training* are the exercise; the rest is convenience."""
 
 import argparse
 import contextlib
@@ -42,7 +42,7 @@ def require(condition, message):
 FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
-PUBLISHED = {"MNIST": 1_567_298_545, "FashionMNIST": 3_431_114_169}  # sum of all training pixels: tells the data
+PUBLISHED = {"MNIST": 1_567_298_545, "FashionMNIST": 3_431_114_169}  # sum of all training pixels: identifies them
 
 
 def load(name, train, data_dir):

@@ -4,7 +4,7 @@
 images, after the last epoch). Its learning rate is constant, and its accuracy fluctuates from epoch to epoch. With a
 one-cycle learning rate and label smoothing, the same network reaches 99.36 ± 0.04 %; trained on shifted, rotated and
 scaled digits too, 99.64 ± 0.07 %, and the ensemble of its three seeds 99.66 % (`--beyond`). The highest found in the
-literature is 99.91 %, also of an ensemble.
+literature is 99.91 %, also by an ensemble.
 
 The template's two bugs, each fixed in one line of common.py:
 1. ConvNet: the ReLU after the third convolution was missing. Two affine maps in a row are one affine map, so the third
@@ -53,7 +53,7 @@ def accuracy(logits, labels):
 def smoothed_cross_entropy(logits, labels):
     """Cross-entropy with label smoothing of 0.1; logits [B, 10], labels int64 [B]; returns the mean.
 
-    Without smoothing, the loss keeps pushing on images that are already classified correctly.
+    Without smoothing, the logits of images that are already classified correctly keep growing.
     """
     return F.cross_entropy(logits, labels, label_smoothing=0.1)
 

@@ -5,8 +5,8 @@ U-Net, a more sophisticated network (`--network unet --loss l1`), 0.0328 ± 0.00
 images, after the last epoch).
 
 The list cannot be followed literally in two places: see EncoderDecoder. Equation (2) gives the better MSE and PSNR, L1
-the better MAE, by its background: 0.0076 against 0.0164. Of the clean images that are possible for a noisy one, L1 asks
-for each pixel's median, often exactly black, equation (2) for the geometric median, which is usually near the mean.
+the better MAE, by its background: 0.0076 against 0.0164. Of the clean images that are possible for a noisy one, L1 is
+minimised by each pixel's median, often exactly black, equation (2) by their geometric median, usually near the mean.
 TensorBoard shows most of the noise gone, the background nearly black, the outlines right, fine texture soft or lost.
 The width of the bottleneck does not force this: 7 x 7 x 16 = 784 = 28 x 28.
 """
@@ -49,7 +49,10 @@ class EncoderDecoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """A U-Net (Ronneberger et al. 2015, arXiv:1505.04597), whose decoder also sees the encoder's features; as above."""
+    """A U-Net (Ronneberger et al. 2015, arXiv:1505.04597), whose decoder also sees the encoder's features.
+
+    images [B, 1, 28, 28] to the same shape.
+    """
 
     def __init__(self, fine=24, middle=48, coarse=96):
         super().__init__()
@@ -85,7 +88,7 @@ SETTINGS = Settings(
     loss=image_l2_norm,
     epochs=20,  # the template's
     batch_size=100,  # a third of the template's 300: three times as many steps in the same epochs
-    lr=5e-3)  # peak of the one cycle
+    lr=5e-3)  # the peak of one cycle, which ends at zero
 ARCHITECTURES = {"listed": EncoderDecoder, "unet": UNet}
 LOSSES = {"l2": image_l2_norm, "l1": nn.functional.l1_loss}  # l1: the MAE over all pixels, not clamped
 

@@ -5,10 +5,10 @@ weights, batches and noise for both; the 10,000 test images, after the last epoc
 
 The skip connection changes what π has to draw (report/figures/task_3_2_c_what_pi_draws.png): without it the clothes,
 with it the negative of the noise. Clothes are smooth and alike; noise is 784 independent numbers. The middle of π,
-7 x 7 x 16 = 784, could just hold them, but training does not find such a code (`report/why_the_skip_hurts.py`). What π
-misses stays in the image: 66.1 ± 6.2 % of the noise's means over 4 x 4 pixels, seen as blotches (26.9 % without the
-skip connection), and 18.6 ± 5.5 % of the rest (6.3 %). Where the noise is weak, X itself is nearly right and little
-can stay: there the skip connection pays off (`report/when_the_skip_pays_off.py`).
+7 x 7 x 16 = 784, could just hold them. On black images π learns to copy most of the noise; among clothes, from which
+it also has to tell the noise, it does not (`report/why_the_skip_hurts.py`). What π misses stays in the image: 66.1 % of
+the noise's means over 4 x 4 pixels, seen as blotches, against 26.9 % without the skip connection. Where the noise is
+weak, little can stay: there the skip connection pays off (`report/when_the_skip_pays_off.py`).
 
 The possible benefits: only a residual has to be learned, which is easier when it is small or simple (He et al. 2015,
 arXiv:1512.03385); detail bypasses the coarse middle; in deep networks gradients have a direct path (not here: within π

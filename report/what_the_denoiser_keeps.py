@@ -24,6 +24,7 @@ CHECKPOINTS = {"L2, equation (2)": (EncoderDecoder, "task_3_2_b.pt"),
 
 def main():
     args = common.start_run(common.make_parser(__doc__, NETWORKS), "FashionMNIST")
+    common.require(args.seed == [0], "the checkpoints are those of seed 0: leave out --seed")
     (training, _), (validation, _) = common.load_split("FashionMNIST", args)
     pairs = NoisyFashionMNIST(validation, VALIDATION_SEED)
     noisy, clean = pairs[:]

@@ -1,8 +1,8 @@
-"""Experiment for 3.1 d: at which share of the dress does the label of the morph from bag to dress flip?
+"""Experiment for 3.1 d: at which mixing weight does the label of the morph from bag to dress flip?
 
 The sheet's ten images lie on a line between two training images, a bag and a dress. The networks of 3.1 c predict the
-labels at 1001 evenly spaced points of it. Each of the three networks predicts Bag first and Dress from a share of
-the dress of 0.196, 0.195 or 0.213 on, so image 2, at 2/9, is close to the flip.
+labels at 1001 evenly spaced points of it. Each of the three networks predicts Bag first and Dress from mixing weight
+0.196, 0.195 or 0.213 on, so image 2, at 2/9, is close to the flip.
 """
 
 import sys
