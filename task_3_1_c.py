@@ -4,11 +4,12 @@ The network of 3.1 a, trained as there, reaches 91.51 ± 0.09 % (template); the 
 one-cycle learning rate, label smoothing and augmentation, 94.09 ± 0.02 % (augmented); an improved network with fewer
 parameters, 94.72 ± 0.08 % (the same three seeds, 15 epochs; the 10,000 test images, after the last epoch).
 
-The template overfits: it fits 99.71 % of its training images, 8.20 points more than of the others. Trained better, on
-flipped, shifted and randomly erased images, the same network fits the original training images less well, 96.49 %, and
-generalises better. The improved network has pooling, batch normalisation and more and wider convolutions in place of
-the one large linear layer that holds nearly all parameters of the template, and a batch size, learning rate and weight
-decay of its own. It fits 98.38 % and is better on other images too. `--beyond` trains it for 30 epochs.
+The template overfits: it fits 99.71 % of its training images, 8.20 points more than of the validation images. Trained
+better, on flipped, shifted and randomly erased images, the same network fits the original training images less well,
+96.49 %, and generalises better. The improved network has pooling, batch normalisation and more and wider convolutions
+in place of the one large linear layer that holds nearly all parameters of the template, and a batch size, learning rate
+and weight decay of its own. It fits 98.38 % and generalises best. Trained for 30 epochs (`--beyond`), it reaches
+94.97 ± 0.20 %, the ensemble of its three seeds 95.31 %.
 """
 
 from dataclasses import replace
@@ -66,7 +67,7 @@ IMPROVED = Settings(
     epochs=15,  # the sheet's
     batch_size=250,  # larger batches go with a larger learning rate
     lr=3e-3,
-    weight_decay=0.05,
+    weight_decay=0.05,  # against overfitting
     augment=random_clothes)
 NETWORKS = {"template": TEMPLATE, "augmented": replace(TUNED, augment=random_clothes), "improved": IMPROVED}
 BEYOND = {"improved": replace(IMPROVED, epochs=30)}  # augmented images keep changing
@@ -153,3 +154,14 @@ if __name__ == "__main__":
 #   Sandal 99.2, Shirt 82.5, Sneaker 98.5, Bag 99.5, Ankle boot 96.6
 # among T-shirt/top, Pullover, Coat and Shirt: 360 of its 526 errors
 # (Intel Xeon, 2 threads, bf16, torch 2.15.0+cu132, 56.7 minutes)
+
+# $ python task_3_1_c.py --beyond --seed 0 1 2
+# accuracy in % after the last epoch: training (images as they are), validation (10000 images); minutes per seed
+#             parameters  epochs  minutes      training    validation          gap
+# improved     1,791,770      30     50.5  99.72 ± 0.02  94.97 ± 0.20  4.75 ± 0.21
+# improved, each seed: 94.98, 94.76, 95.16; their ensemble: 95.31
+# accuracy of each class in %, improved, seed 0:
+#   T-shirt/top 90.9, Trouser 99.2, Pullover 93.2, Dress 94.1, Coat 93.9
+#   Sandal 99.1, Shirt 84.4, Sneaker 98.6, Bag 99.5, Ankle boot 96.9
+# among T-shirt/top, Pullover, Coat and Shirt: 328 of its 502 errors
+# (Intel Xeon, 2 threads, bf16, torch 2.15.0+cu132, 151.5 minutes)

@@ -43,7 +43,7 @@ def plot(args, maes, baseline, place):
     figure, axes = common.make_figure(4.2, 2.8)
     for kind, values in maes.items():
         axes.plot(AMPLITUDES, values, label=kind)
-    axes.plot((0, 1), (0, baseline), ":", color="grey", label="X - A/2, no network")
+    axes.plot((0, 1), (0, baseline), ":", color="grey", label="X − A/2, no network")
     axes.axvline(place, color="grey", linewidth=0.8, label=f"they cross at A = {place:.2f}")
     highest = 1.1 * max(maes["with skip"])  # the grey line leaves the picture
     axes.set(xlabel="noise amplitude A", ylabel="validation MAE", xlim=(0, 1.02), ylim=(0, highest))
