@@ -153,24 +153,23 @@ if __name__ == "__main__":
 # Results, each block printed by the command above it
 
 # $ python tests/benchmark.py
-# 1. an epoch of 60000 images, a tutorial's loop: 56.03 s (55.27 … 61.65)
-#    ours, fp32: 39.12 s (38.72 … 43.17), 1.41x (1.30 … 1.59) as fast
-#    ours, bf16: 17.55 s (17.21 … 19.03), 3.15x (2.94 … 3.58) as fast
-# 2. fp32: 197 of 201 GFLOP/s of a matrix product, 98 %
-#    spent in convolution_backward 31 %, mm 29 %, addmm 13 %, mkldnn_convolution 13 %, threshold_backward 5 %, _fused_adamw_ 3 %, copy_ 2 %, clamp_min 1 %
-# 3. fp32: data path 0.2 % of an epoch
-# 2. bf16: 435 of 766 GFLOP/s of a matrix product, 57 %
-#    spent in convolution_backward 31 %, mm 15 %, mkldnn_convolution 14 %, threshold_backward 8 %, addmm 7 %, _fused_adamw_ 7 %, copy_ 7 %, clamp_min 2 %
-# 3. bf16: data path 0.5 % of an epoch
-# 4. predictor on ten images, picture included: 0.72x (0.71 … 0.74) the bare imports
-#    928 images/s on 10000 files, start included
-# 5. task_3_1_a.py: 1.07 GiB
-# 5. task_3_1_b.py: 0.67 GiB
-# 5. task_3_1_c.py: 1.23 GiB
-# 5. task_3_1_d.py: 0.69 GiB
-# 5. task_3_2_a.py: 0.88 GiB
-# 5. task_3_2_b.py: 1.21 GiB
-# 5. task_3_2_c.py: 1.31 GiB
-# 6. fp32: training with common.speed_up is 1.43x (1.25 … 1.53) as fast as without
-# 6. bf16: training with common.speed_up is 1.75x (1.68 … 1.96) as fast as without
-# (AMD EPYC, 2 threads, fp32 and bf16, torch 2.15.0+cu132, 15.7 minutes)
+# 1. an epoch of 6000 images, a tutorial's loop: 8.58 s (7.70 … 9.72)
+#    ours, fp32: 6.30 s (6.29 … 6.38), 1.36x (1.22 … 1.52) as fast
+#    ours, bf16: 2.63 s (2.21 … 2.75), 3.70x (2.80 … 3.88) as fast
+# 2. fp32: 126 of 279 GFLOP/s of a matrix product, 45 %
+# 2. bf16: 300 of 1450 GFLOP/s of a matrix product, 21 %
+# 3. predictor on ten images, picture included: 0.73x (0.63 … 0.99) the bare imports of torch and torchvision
+# 4. task_3_1_a.py: 1.07 GiB
+# 4. task_3_1_b.py: 0.67 GiB
+# 4. task_3_1_c.py: 1.30 GiB
+# 4. task_3_1_d.py: 0.70 GiB
+# 4. task_3_2_a.py: 1.07 GiB
+# 4. task_3_2_b.py: 1.37 GiB
+# 4. task_3_2_c.py: 1.35 GiB
+# 5. fp32: training with common.speed_up is 1.01x (0.95 … 1.20) as fast as without
+# 5. bf16: training with common.speed_up is 2.33x (1.26 … 2.49) as fast as without
+# 6. an epoch of ConvNet, batches of 100: fp32 5.9 s, bf16 3.2 s, 1.86x as fast
+# 6. an epoch of FashionNet, batches of 250: fp32 19.1 s, bf16 11.4 s, 1.67x as fast
+# 6. an epoch of EncoderDecoder, batches of 100: fp32 1.5 s, bf16 0.8 s, 1.92x as fast
+# 6. an epoch of UNet, batches of 100: fp32 11.6 s, bf16 6.1 s, 1.90x as fast
+# (Intel Xeon, 2 threads, fp32 and bf16, torch 2.15.0+cu132, 6.1 minutes)
