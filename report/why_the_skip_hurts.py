@@ -7,10 +7,10 @@ seeds, each with the same batches and noise for all networks.
 
 The listed network copies clothes with an MAE of 0.0151, noise with 0.0741; at stride 1 it copies both almost perfectly.
 In the sheet's task the skip connection does less harm the more numbers the middle holds: it raises the MAE from 0.0524
-to 0.1041 with 784 numbers, but only from 0.0426 to 0.0484 at stride 1. Noise alone is not the whole difficulty: on
-black images 0.2 % of its means over 4 x 4 pixels stays, among clothes, from which π also has to tell it, 69.4 %. Room
-to copy X exists in the listed network (`write_identity`), but from a random start it is not found: started near
-π(X) = -X, the network reaches 0.0587.
+to 0.1041 with 784 numbers, but only from 0.0426 to 0.0484 at stride 1 (report/figures/why_the_skip_hurts.png). Noise
+alone is not the whole difficulty: on black images 0.2 % of its means over 4 x 4 pixels stays, among clothes, from which
+π also has to tell it, 69.4 %. Room to copy X exists in the listed network (`write_identity`), but from a random start
+it is not found: started near π(X) = -X, the network reaches 0.0587.
 """
 
 import sys
@@ -72,11 +72,24 @@ COPYING = ("listed", "stride 1")
 CLOTHES = {f"copying clothes, {name}": replace(WITHOUT[f"without, {name}"], noise=0.0) for name in COPYING}
 NOISE = {f"copying noise, {name}": WITH[f"with, {name}"] for name in COPYING}  # on black images
 NETWORKS = CLOTHES | NOISE | WITHOUT | WITH
+MIDDLES = {"listed": 784, "32 channels": 1568, "64 channels": 3136, "stride 1": 12_544}  # how many numbers each holds
 
 
 def best_constant(targets):
     """The MAE of the constant that has the smallest: the median."""
     return float((targets - targets.median()).abs().mean())
+
+
+def plot(args, maes):
+    """Draw the mean MAE against how many numbers the middle holds; maes: {kind: [each seed's, for each middle]}."""
+    figure, axes = common.make_figure(4.2, 2.8)
+    for kind, lists in maes.items():
+        axes.plot(MIDDLES.values(), [sum(values) / len(values) for values in lists], label=f"{kind} skip")
+    axes.set(xlabel="numbers in the middle of π", ylabel="validation MAE", xscale="log", ylim=(0, None))
+    axes.set_xticks(list(MIDDLES.values()), [f"{count:,}\n{name}" for name, count in MIDDLES.items()])
+    axes.minorticks_off()
+    axes.legend()
+    common.save_figure(args, figure, "why_the_skip_hurts.png")
 
 
 def main():
@@ -99,6 +112,8 @@ def main():
         pair = [last_values(trained.get(f"{kind}, {name}", []), "MAE") for kind in ("without", "with")]
         table.append((name, *(mean_std(maes, 4) if maes else "" for maes in pair),
                       *(", ".join(f"{mae:.4f}" for mae in maes) for maes in pair)))
+    plot(args, {kind: [last_values(trained[f"{kind}, {name}"], "MAE") for name in MIDDLES]
+                for kind in ("without", "with")})
     shares = [("noise left in %, with skip", "means over 4 x 4 pixels", "the rest")]
     for name, runs in (copied | trained).items():
         if name in NOISE | WITH:
