@@ -156,10 +156,7 @@ def make_optimizer(network, settings, steps_per_epoch):
 
 
 def train_epoch(network, loader, metrics, optimizer, scheduler, args):
-    """One pass over the training images; returns the metrics' means over all images, while the weights change.
-
-    metrics: {"loss": …, name: …}; each maps (outputs, targets) to the batch mean.
-    """
+    """One pass over the training images; returns the metrics' means over all images, while the weights change."""
     network.train()
     totals, count = dict.fromkeys(metrics, 0.0), 0
     for images, targets in loader:
@@ -458,7 +455,7 @@ def make_parser(doc, networks=None, data=True):
         add("--epochs", type=int, help=f"passes over the training images {default('epochs')}")
         add("--batch-size", type=int, help=f"images per step {default('batch_size')}")
         add("--lr", type=float, help=f"learning rate, in one cycle its peak {default('lr')}")
-        add("--seed", type=int, nargs="+", default=[0], metavar="S", help="several: one run each, then mean ± std")
+        add("--seed", type=int, nargs="+", metavar="S", help="several: one run each, then mean ± std")
         add("--device", choices=("auto", "cpu", "cuda", "mps", "xpu"), default="auto", help="auto: the GPU, if any")
         add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where it is native")
         add("--limit", type=int, metavar="N", help="a quick run: train on the first N images")

@@ -12,7 +12,7 @@ The template's two bugs, each fixed in one line of common.py:
 2. train_epoch: `optimizer.zero_grad()` was missing. `backward()` adds to the stored gradients, so every step followed
    the sum of all gradients since the first iteration: a momentum that never decays.
 A third one, Softmax(dim=0), is in 3.1 d. What the first two do to training: `report/what_each_bug_does.py`.
-Missing were the optimizer and the log path (common.py), the data loaders and the accuracy (this file).
+Missing were the optimizer, the data loaders and the log path (common.py), the data set and the accuracy (this file).
 Validation is in `eval()` mode, which matters as soon as a network has batch normalisation, as in 3.1 c, or dropout.
 """
 

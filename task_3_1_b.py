@@ -32,8 +32,7 @@ def check_formula():
         nhwc = torch.zeros(batch, size, size, channels)
         output = convolution(nhwc.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         side = valid_output_size(size)
-        if output.shape != (batch, side, side, filters):
-            raise AssertionError(f"T = {size}: {list(output.shape)}")
+        assert output.shape == (batch, side, side, filters), f"T = {size}: {list(output.shape)}"
 
 
 def main():

@@ -78,9 +78,8 @@ def confusion_matrix(predictions, labels):
     return torch.bincount(labels * 10 + predictions, minlength=100).reshape(10, 10)
 
 
-def plot_confusion(args, confusion, name):
+def plot_confusion(args, percent, name):
     """Draw a confusion matrix in % of each true class, coloured by its errors; the diagonal is the accuracy."""
-    percent = 100 * confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
     errors = percent.clone().fill_diagonal_(0)
     figure, axes = common.make_figure(4.4, 3.6)
     axes.imshow(errors.numpy(), cmap="Oranges")
@@ -96,7 +95,7 @@ def plot_confusion(args, confusion, name):
 
 
 def main():
-    parser = common.make_parser(__doc__, NETWORKS | {"beyond": BEYOND["improved"]})
+    parser = common.make_parser(__doc__, NETWORKS | BEYOND)
     parser.add_argument("--beyond", action="store_true", help="train the improved network alone, for 30 epochs")
     args = common.start_run(parser, "FashionMNIST", variants=["beyond"])
     training, validation = common.load_split("FashionMNIST", args)
@@ -107,7 +106,8 @@ def main():
     best = trained["improved"]
     logits, labels = common.evaluate(best[0].network, LabelledImages(*validation), args)
     confusion = confusion_matrix(logits.argmax(dim=1), labels)
-    plot_confusion(args, confusion, f"task_3_1_c{suffix}_confusion.png")
+    percent = 100 * confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
+    plot_confusion(args, percent, f"task_3_1_c{suffix}_confusion.png")
     for name, runs in trained.items():
         common.publish(args, runs, f"task_3_1_c{suffix}" if runs is best else f"task_3_1_c_{name}")
 
@@ -118,10 +118,9 @@ def main():
         gaps = [a - b for a, b in zip(on_training, on_validation)]
         rows.append((name, f"{sum(map(torch.numel, runs[0].network.parameters())):,}", str(len(runs[0].history)),
                      f"{common.minutes(runs) / len(runs):.1f}", *map(mean_std, (on_training, on_validation, gaps))))
-    recall = 100 * confusion.diag() / confusion.sum(dim=1).clamp(min=1)
     tops = [FASHION_CLASSES.index(name) for name in ("T-shirt/top", "Pullover", "Coat", "Shirt")]
     alike = confusion[tops][:, tops].fill_diagonal_(0).sum()
-    classes = [f"{name} {value:.1f}" for name, value in zip(FASHION_CLASSES, recall)]
+    classes = [f"{name} {value:.1f}" for name, value in zip(FASHION_CLASSES, percent.diag())]
     common.report(args, [
         f"accuracy in % after the last epoch: training (images as they are), validation ({len(labels)} images);"
         " minutes per seed", *common.table(*rows),

@@ -102,7 +102,7 @@ def read_image(path, invert=False):
 
 
 def load_classifier(path):
-    """The classifier in a checkpoint of 3.1 a or c, in eval mode, and the checkpoint; UserError if it holds none."""
+    """A checkpoint's classifier, in eval mode, its classes, and a line on its origin; UserError if it holds none."""
     state = common.load_checkpoint(path)
     try:
         network = {"ConvNet": ConvNet, "FashionNet": FashionNet}[state["settings"]["network"]]()

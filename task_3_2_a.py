@@ -42,10 +42,10 @@ class NoisyFashionMNIST(Dataset):
     __getitems__ = __getitem__  # a DataLoader calls it with the indices of a batch
 
 
-def plot_pairs(args, noisy, clean, titles, name):
+def plot_pairs(args, noisy, clean, titles):
     """Draw pairs, 8 in a row, noisy beside clean; both [N, 1, 28, 28], N a multiple of 8."""
     rows, low, high = len(noisy) // 8, noisy.min(), noisy.max()
-    figure, axes = common.make_figure(12, 0.98 * rows + 0.4, nrows=rows, ncols=8, squeeze=False)
+    figure, axes = common.make_figure(12, 0.98 * rows + 0.4, nrows=rows, ncols=8)
     gap = torch.ones(1, 28, 1)  # white
     for axis, left, right, title in zip(axes.flat, (noisy - low) / (high - low), clean, titles):
         axis.imshow(torch.cat([left, gap, right], dim=2)[0].numpy(), vmin=0, vmax=1)
@@ -53,19 +53,18 @@ def plot_pairs(args, noisy, clean, titles, name):
         axis.axis("off")
     figure.suptitle("Fashion-MNIST training images, number and class: noisy (black to white ="
                     f" {low:.1f} to {high:.1f}) | clean (0 to 1)", fontsize=12)
-    common.save_figure(args, figure, name)
+    common.save_figure(args, figure, "task_3_2_a.jpg")
 
 
 def main():
     args = common.start_run(common.make_parser(__doc__), "FashionMNIST")
     images, labels = common.load("FashionMNIST", True, args.data_dir)
-    common.require(len(images) >= LAST, f"{args.data_dir} has fewer than {LAST} training images")
     torch.manual_seed(0)
     indices = (FIRST + torch.randperm(LAST - FIRST)[:PAIRS]).tolist()
     dataset = NoisyFashionMNIST(images)
     noisy, clean = dataset[indices]
     titles = [f"{index}: {common.FASHION_CLASSES[labels[index]]}" for index in indices]
-    plot_pairs(args, noisy, clean, titles, "task_3_2_a.jpg")
+    plot_pairs(args, noisy, clean, titles)
     noise = noisy - clean
     common.report(args, [
         f"{len(dataset)} pairs, each image {list(noisy[0].shape)} {noisy.dtype}",

@@ -96,9 +96,8 @@ LOSSES = {"l2": image_l2_norm, "l1": nn.functional.l1_loss}  # l1: the MAE over 
 def train_denoisers(networks, training_images, validation_images, args):
     """Train all networks; the images uint8 [N, 1, 28, 28]; returns {name: [Run per seed]}."""
     def log_images(settings, writers, network, epoch):  # eight images of each kind
-        for kind, images, noise_seed in (("training", training_images, VALIDATION_SEED + 1),
-                                         ("validation", validation_images, VALIDATION_SEED)):
-            pairs = NoisyFashionMNIST(images[:8], noise_seed, settings.noise)
+        for kind, images in (("training", training_images), ("validation", validation_images)):
+            pairs = NoisyFashionMNIST(images[:8], VALIDATION_SEED, settings.noise)
             noisy, clean = pairs[:]
             outputs, _ = common.evaluate(network, pairs, args)
             rows = torch.stack([noisy / noisy.max(), outputs, clean], dim=1).flatten(0, 1).clamp(0, 1)

@@ -5,10 +5,10 @@ weights, batches and noise for both; the 10,000 test images, after the last epoc
 
 The skip connection changes what π has to draw (report/figures/task_3_2_c_what_pi_draws.png): without it the clothes,
 with it the negative of the noise. Clothes are smooth and alike; noise is 784 independent numbers. The middle of π,
-7 x 7 x 16 = 784, could just hold them. On black images π learns to copy most of the noise; among clothes, from which
-it also has to tell the noise, it does not (`report/why_the_skip_hurts.py`). What π misses stays in the image: 66.1 % of
-the noise's means over 4 x 4 pixels, seen as blotches, against 26.9 % without the skip connection. Where the noise is
-weak, little can stay: there the skip connection pays off (`report/when_the_skip_pays_off.py`).
+7 x 7 x 16 = 784, could just hold them. On black images π learns to copy most of the noise; among clothes it does not
+(`report/why_the_skip_hurts.py`). What π misses stays in the image: 66.1 % of the noise's means over 4 x 4 pixels, seen
+as blotches, against 26.9 % without the skip connection. Where the noise is weak, little can stay: there the skip
+connection pays off (`report/when_the_skip_pays_off.py`).
 
 The possible benefits: only a residual has to be learned, which is easier when it is small or simple (He et al. 2015,
 arXiv:1512.03385); detail bypasses the coarse middle; in deep networks gradients have a direct path (not here: within π
@@ -56,16 +56,14 @@ def noise_left(outputs, noisy, clean):
 
 
 def plot_what_is_drawn(args, noisy, clean, without, with_skip):
-    """Draw what π has to draw and what it draws in both networks, and the results; all [N, 1, 28, 28].
+    """Draw what π has to draw and what it draws in both networks, and the results; all [3, 1, 28, 28].
 
-    Black to white is 0 to 1 on the left; on the right -1 to 0, the negative of the noise, for what π draws.
+    Black to white is 0 to 1, but -1 to 0 in the first two rows on the right, the negative of the noise.
     """
     gap = torch.full((1, 1, 28, 28), torch.nan)
     rows = {"π has to draw": (clean, clean - noisy + 1), "π draws": (without, with_skip - noisy + 1),
             "result": (without, with_skip)}
-    count = len(clean)
-    titles = [""] * (2 * count + 1)
-    titles[count // 2], titles[count + 1 + count // 2] = "without skip connection", "with skip connection"
+    titles = ["", "without skip connection", "", "", "", "with skip connection", ""]  # three images, the gap, three
     common.plot_images(args, "task_3_2_c_what_pi_draws.png", titles, {
         label: (torch.cat([left, gap, right]), 0, 1) for label, (left, right) in rows.items()})
 

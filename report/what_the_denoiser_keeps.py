@@ -1,9 +1,8 @@
 """Experiment for 3.2 b: what limits the denoiser, its coarse middle, the noise or the network?
 
-Not the coarse middle as such: trained without noise, the listed network has an MAE of 0.0094. Not the noise alone:
-the U-Net has an MAE of 0.0328 on the same noisy images, the listed network with the same loss 0.0472. The best
-estimate without a network, clamp(X - 0.75, 0, 1), has 0.1431. All are the networks of 3.2 b, seed 0, from
-checkpoints/.
+Not the coarse middle as such: trained without noise, the listed network has an MAE of 0.0094. Not the noise alone: the
+U-Net has an MAE of 0.0328 on the same noisy images, the listed network with the same loss 0.0472. Without a network,
+clamp(X - 0.75, 0, 1) has 0.1431. Those trained with noise are the networks of 3.2 b, seed 0, from checkpoints/.
 """
 
 import sys

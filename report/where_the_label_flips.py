@@ -19,15 +19,15 @@ from task_3_1_d import bag_and_dress, load_classifier, morph_images, predict
 CHECKPOINTS = ("task_3_1_c.pt", "task_3_1_c_seed1.pt", "task_3_1_c_seed2.pt")
 
 
-def plot_morph(args, shares, probabilities, thumbnails, name):
+def plot_morph(args, weights, probabilities, thumbnails):
     """Draw the predicted probabilities along the line, and the ten images at their places on it.
 
-    shares: of the dress, [N] in 0 … 1; probabilities: for each network [N, 10]; thumbnails: uint8 [10, 1, 28, 28].
+    weights: of the dress, [N] in 0 … 1; probabilities: for each network [N, 10]; thumbnails: uint8 [10, 1, 28, 28].
     """
     figure, (curves, below) = common.make_figure(6.3, 3.2, nrows=2, height_ratios=(3, 1), sharex=True)
     for style, label, color in (("-", "Bag", "C0"), ("--", "Dress", "C1")):
         percent = torch.stack([100 * values[:, FASHION_CLASSES.index(label)] for values in probabilities], dim=1)
-        lines = curves.plot(shares, percent, style, color=color)  # one for each seed
+        lines = curves.plot(weights, percent, style, color=color)  # one for each seed
         lines[0].set_label(label)
     curves.set(ylabel="predicted probability in %", ylim=(0, 100))
     curves.legend()
@@ -37,7 +37,7 @@ def plot_morph(args, shares, probabilities, thumbnails, name):
     below.set(xlim=(-0.06, 1.06), ylim=(0, 1), yticks=[], aspect="auto",
               xlabel="mixing weight i/9 of the dress, for images 0 to 9")
     below.grid(False)
-    common.save_figure(args, figure, name)
+    common.save_figure(args, figure, "where_the_label_flips.png")
 
 
 def main():
@@ -46,18 +46,20 @@ def main():
     missing = [path.name for path in paths if not path.exists()]
     common.require(not missing, f"checkpoints/ lacks {', '.join(missing)}: run 'python task_3_1_c.py --seed 0 1 2'")
     ends = bag_and_dress(args.data_dir)
-    shares = torch.linspace(0, 1, 1001)
-    probabilities = [predict(morph_images(*ends, len(shares)), load_classifier(path)[0]) for path in paths]
-    plot_morph(args, shares, probabilities, morph_images(*ends, 10), "where_the_label_flips.png")
+    networks = [load_classifier(path)[0] for path in paths]
+    weights = torch.linspace(0, 1, 1001)
+    probabilities = [predict(morph_images(*ends, len(weights)), network) for network in networks]
+    plot_morph(args, weights, probabilities, morph_images(*ends, 10))
 
     lines = []
-    for seed, (path, values) in enumerate(zip(paths, probabilities)):
-        ten = predict(morph_images(*ends, 10), load_classifier(path)[0]).argmax(dim=1)
+    for seed, (network, values) in enumerate(zip(networks, probabilities)):
+        ten = predict(morph_images(*ends, 10), network).argmax(dim=1)
         lines.append(f"seed {seed}, images 0 to 9: {', '.join(FASHION_CLASSES[label] for label in ten)}")
         labels = values.argmax(dim=1)
-        for before, after, share in zip(labels, labels[1:], shares[1:]):
+        for before, after, weight in zip(labels, labels[1:], weights[1:]):
             if before != after:
-                lines.append(f"  {FASHION_CLASSES[before]} becomes {FASHION_CLASSES[after]} at a share of {share:.3f}")
+                lines.append(f"  {FASHION_CLASSES[before]} becomes {FASHION_CLASSES[after]}"
+                             f" at a share of {weight:.3f}")
     common.report(args, lines)
 
 

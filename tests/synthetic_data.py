@@ -47,7 +47,7 @@ def draw_images(name, count, rng):
     return np.stack([np.roll(image, shift, (0, 1)) for image, shift in zip(images, shifts)]).astype(np.uint8), labels
 
 
-def write_synthetic(folder, train=6000, test=1000):
+def write_synthetic(folder, train, test):
     """Write both synthetic data sets into a folder, in torchvision's layout."""
     rng = np.random.default_rng(0)
     for name in ("MNIST", "FashionMNIST"):
