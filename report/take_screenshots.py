@@ -38,6 +38,7 @@ def take(browser, folder, tag, task):
         address = f"http://localhost:{PORT}/"
         wait_for(address + "data/runs")
         page = browser.new_page(viewport={"width": 1500, "height": 1400}, device_scale_factor=2)
+        page.add_init_script("""localStorage.setItem("_tb_global_settings", '{"ignoreOutliers": false}')""")  # show all
         page.goto(f"{address}?smoothing=0&tagFilter={quote(tag)}#timeseries")
         page.wait_for_selector("card-view", timeout=60_000)
         page.add_style_tag(content="card-view:has(image-card) {height: 900px}")  # a tall grid fills its card
