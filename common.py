@@ -446,7 +446,6 @@ def make_parser(doc, networks=None, data=True):
 
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0], allow_abbrev=False)
     parser.error = lambda message: require(False, f"{message} (--help lists the options)")
-    parser.set_defaults(device="cpu", precision="fp32", seed=[0], resume=False)
     add = parser.add_argument
     if data:
         add("--data-dir", type=os.path.expanduser, default=os.environ.get("MLGV_DATA") or str(ROOT / "data"),
@@ -455,12 +454,14 @@ def make_parser(doc, networks=None, data=True):
         add("--epochs", type=int, help=f"passes over the training images {default('epochs')}")
         add("--batch-size", type=int, help=f"images per step {default('batch_size')}")
         add("--lr", type=float, help=f"learning rate, in one cycle its peak {default('lr')}")
-        add("--seed", type=int, nargs="+", metavar="S", help="several: one run each, then mean ± std")
+        add("--seed", type=int, nargs="+", default=[0], metavar="S", help="several: one run each, then mean ± std")
         add("--device", choices=("auto", "cpu", "cuda", "mps", "xpu"), default="auto", help="auto: the GPU, if any")
         add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="auto: bf16 where it is native")
         add("--limit", type=int, metavar="N", help="a quick run: train on the first N images")
         add("--holdout", action="store_true", help="validate on the last 10,000 training images, train on the others")
         add("--resume", action="store_true", help="continue the newest run of the same command")
+    else:
+        parser.set_defaults(device="cpu", precision="fp32", seed=[0], resume=False)
     add("--log-dir", type=os.path.expanduser, default=str(ROOT / "runs"), help="for all runs (default: %(default)s)")
     add("--record", action="store_true", help="write the results into this file's trailing comments")
     return parser
@@ -486,7 +487,8 @@ def start_run(parser, data=None, variants=()):
     args.device, args.precision = choose_device(args)
     args.environment = f"{device_name(args.device)}, {args.precision}, torch {torch.__version__}"
     pixels = int(load(data, True, args.data_dir)[0].sum()) if data else None
-    changed += ["data"] * (pixels != PUBLISHED.get(data))
+    if pixels != PUBLISHED.get(data):
+        changed.append("data")
     text = f"{args.command}\n{args.environment}\ndata: {data}, sum of the training images' pixels: {pixels}\n"
     args.trial = ", ".join(changed)
     require(not (args.record and args.trial), f"--record takes the task's own results only, but changed: {args.trial}")

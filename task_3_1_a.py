@@ -71,10 +71,10 @@ def random_affine(images, shift=0, degrees=0, scale=0, flip=False):
     factor = 1 + scale * (2 * torch.rand(count) - 1)
     sign = 1 - 2 * torch.randint(0, 2, (count,)) * flip  # -1 flips x
     offset = torch.randint(-shift, shift + 1, (2, count)) * (2 / size)  # [-1, 1] spans the image
-    cos, sin = factor * angle.cos(), factor * angle.sin()
+    scaled_cos, scaled_sin = factor * angle.cos(), factor * angle.sin()
     # for each pixel of the output, its place in the input
-    transform = torch.stack([sign * cos, -sin, offset[0], sign * sin, cos, offset[1]], dim=1)
-    grid = F.affine_grid(transform.reshape(count, 2, 3), images.shape, align_corners=False)
+    rows = [sign * scaled_cos, -scaled_sin, offset[0], sign * scaled_sin, scaled_cos, offset[1]]
+    grid = F.affine_grid(torch.stack(rows, dim=1).reshape(count, 2, 3), images.shape, align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
 
