@@ -49,10 +49,7 @@ class EncoderDecoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """A U-Net (Ronneberger et al. 2015, arXiv:1505.04597), whose decoder also sees the encoder's features.
-
-    images [B, 1, 28, 28] to the same shape.
-    """
+    """A U-Net (Ronneberger et al. 2015, arXiv:1505.04597): noisy images [B, 1, 28, 28] to denoised ones of this shape."""
 
     def __init__(self, fine=24, middle=48, coarse=96):
         super().__init__()
