@@ -88,7 +88,7 @@ def load_split(name, args):
 
 
 def batches(dataset, batch_size, shuffle=False):
-    """A DataLoader over a data set that returns a whole batch at once: one index operation instead of one per image."""
+    """A DataLoader over a data set whose `__getitems__` returns a whole batch: one index operation, not one per image."""
     return DataLoader(dataset, batch_size, shuffle, collate_fn=lambda batch: batch)
 
 
@@ -400,7 +400,7 @@ def make_figure(width, height, **options):
 
 def save_figure(args, figure, name):
     """Write a figure into the run's folder and, with --record, into report/figures/."""
-    for folder in [args.folder, ROOT / "report" / "figures"][:1 + args.record]:
+    for folder in [args.folder, *([ROOT / "report" / "figures"] if args.record else [])]:
         with replacing(folder / name) as temporary:
             figure.savefig(temporary, dpi=200)
         print(f"wrote {display_path(folder / name)}")
@@ -424,7 +424,7 @@ def plot_curves(args, name, trained, metric, label):
 
 def plot_images(args, name, columns, rows):
     """Draw images; columns: their titles; rows: {label: ([N, 1, 28, 28], lowest, highest value)}, N = len(columns)."""
-    width, height = 0.62 * len(columns) + 1.2 * any(rows), 0.63 * len(rows) + 0.3
+    width, height = 0.62 * len(columns) + (1.2 if any(rows) else 0), 0.63 * len(rows) + 0.3  # 1.2: for the labels
     figure, axes = make_figure(width, height, nrows=len(rows), ncols=len(columns), squeeze=False)
     for line, (label, (images, low, high)) in zip(axes, rows.items()):
         line[0].set_ylabel(label, rotation=0, ha="right", va="center")
@@ -437,6 +437,9 @@ def plot_images(args, name, columns, rows):
 
 
 # =================================================== Command line ===================================================
+
+RUNS = []  # the folder of this process's run, once it has one
+
 
 def make_parser(doc, networks=None, data=True):
     """The shared command line; doc: the script's docstring; networks: {name: Settings} that it trains, if it does."""
@@ -565,9 +568,6 @@ def speed_up():
     if platform.libc_ver()[0] == "glibc":
         for option, value in ((-3, 2 ** 25), (-1, 2 ** 31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
             ctypes.CDLL(None).mallopt(option, value)
-
-
-RUNS = []  # the folder of this process's run, once it has one
 
 
 def resume_hint():
