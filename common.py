@@ -88,7 +88,7 @@ def load_split(name, args):
 
 
 def batches(dataset, batch_size, shuffle=False):
-    """A DataLoader over a data set whose `__getitems__` returns a whole batch: one index operation, not one per image."""
+    """A DataLoader over a data set whose `__getitems__` returns a batch: one index operation, not one per image."""
     return DataLoader(dataset, batch_size, shuffle, collate_fn=lambda batch: batch)
 
 
