@@ -49,7 +49,7 @@ class EncoderDecoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """A U-Net (Ronneberger et al. 2015, arXiv:1505.04597): noisy images [B, 1, 28, 28] to denoised ones of this shape."""
+    """A U-Net (Ronneberger et al. 2015, arXiv:1505.04597): noisy images [B, 1, 28, 28] to denoised, same shape."""
 
     def __init__(self, fine=24, middle=48, coarse=96):
         super().__init__()

@@ -59,7 +59,7 @@ def main():
         for before, after, weight in zip(labels, labels[1:], weights[1:]):
             if before != after:
                 lines.append(f"  {FASHION_CLASSES[before]} becomes {FASHION_CLASSES[after]}"
-                             f" at a share of {weight:.3f}")
+                             f" at mixing weight {weight:.3f}")
     common.report(args, lines)
 
 
@@ -71,9 +71,9 @@ if __name__ == "__main__":
 
 # $ python report/where_the_label_flips.py
 # seed 0, images 0 to 9: Bag, Bag, Dress, Dress, Dress, Dress, Dress, Dress, Dress, Dress
-#   Bag becomes Dress at a share of 0.196
+#   Bag becomes Dress at mixing weight 0.196
 # seed 1, images 0 to 9: Bag, Bag, Dress, Dress, Dress, Dress, Dress, Dress, Dress, Dress
-#   Bag becomes Dress at a share of 0.195
+#   Bag becomes Dress at mixing weight 0.195
 # seed 2, images 0 to 9: Bag, Bag, Dress, Dress, Dress, Dress, Dress, Dress, Dress, Dress
-#   Bag becomes Dress at a share of 0.213
+#   Bag becomes Dress at mixing weight 0.213
 # (Intel Xeon, 2 threads, fp32, torch 2.15.0+cu132, 0.1 minutes)
