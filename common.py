@@ -399,10 +399,12 @@ def make_figure(width, height, **options):
 
 
 def save_figure(args, figure, name):
-    """Write a figure into the run's folder and, with --record, into report/figures/."""
+    """Write a figure into the run's folder and, with --record, a copy into report/figures/."""
+    image = io.BytesIO()
+    figure.savefig(image, dpi=200, format=Path(name).suffix[1:])  # only once: each time, the layout moves by a pixel
     for folder in [args.folder, *([ROOT / "report" / "figures"] if args.record else [])]:
         with replacing(folder / name) as temporary:
-            figure.savefig(temporary, dpi=200)
+            temporary.write_bytes(image.getvalue())
         print(f"wrote {display_path(folder / name)}")
 
 
