@@ -74,15 +74,15 @@ def load(name, train, data_dir):
     return images.unsqueeze(1), labels
 
 
-def load_split(name, args):
+def load_split(args):
     """Training and validation data: ((images, labels), (images, labels)), of which training is limited by --limit.
 
     Validation is on the 10,000 test images; with --holdout, on the last 10,000 training images, which are then not
     trained on, and the test images are never loaded: use it to choose hyper-parameters.
     """
-    images, labels = load(name, True, args.data_dir)
+    images, labels = load(args.data_name, True, args.data_dir)
     if not args.holdout:
-        return (images[:args.limit], labels[:args.limit]), load(name, False, args.data_dir)
+        return (images[:args.limit], labels[:args.limit]), load(args.data_name, False, args.data_dir)
     split = len(images) * 5 // 6
     return (images[:split][:args.limit], labels[:split][:args.limit]), (images[split:], labels[split:])
 
@@ -210,7 +210,7 @@ def fit(name, settings, data, metrics, args, seed, log_images=None):
         log_epoch(writers, history, scheduler, label)
         saved = parts if epoch < settings.epochs else {"weights": network}  # at the end, only the weights are needed
         save_checkpoint(folder / "checkpoint.pt", {
-            "settings": as_text, "data": args.data, "seed": seed, "command": args.command,
+            "settings": as_text, "data": args.data_name, "seed": seed, "command": args.command,
             "date": f"{datetime.now():%Y-%m-%d}", "history": history,
             **{key: part.state_dict() for key, part in saved.items()}})
     for writer in writers.values():
@@ -318,7 +318,7 @@ def load_weights(network, weights, path):
 
 def publish(args, runs, name):
     """Copy the networks of all seeds to checkpoints/, where other scripts find them; a trial run does not."""
-    if args.trial:
+    if args.changed:
         return
     for seed, run in zip(args.seed, runs):
         path = ROOT / "checkpoints" / f"{name}{f'_seed{seed}' if seed else ''}.pt"
@@ -352,7 +352,7 @@ def minutes(runs):
     return sum(row["seconds"] for run in runs for row in run.history) / 60
 
 
-def report(args, lines, trained=None):
+def print_results(args, lines, trained=None):
     """Print results, write them to the run's folder and, with --record, into the script's trailing comments.
 
     trained: {name: [Run per seed]}; the printed time is that of their training or, without them, of the script.
@@ -472,11 +472,11 @@ def make_parser(doc, networks=None, data=True):
     return parser
 
 
-def start_run(parser, data=None, variants=()):
+def start_run(parser, data_name=None, variants=()):
     """Parse the command line and add what follows from it: command, device, precision, environment, folder, trial …
 
-    data: the data set that the script reads; variants: options that choose another of the task's own networks.
-    args.trial names what else was changed; only a run that changes nothing is published and recorded.
+    data_name: the data set that the script reads; variants: options that choose another of the task's own networks.
+    args.changed names what else was changed; only a run that changes nothing is published and recorded.
     Raises UserError if the options make no sense together or the data cannot be read.
     """
     args = parser.parse_intermixed_args()  # options and file names in any order
@@ -488,19 +488,19 @@ def start_run(parser, data=None, variants=()):
     own = ("seed", "resume", "record", "data_dir", "log_dir", *variants)  # anything else makes it a trial run
     changed = [name for name, value in vars(args).items() if name not in own and value != parser.get_default(name)]
 
-    args.data, args.started, args.command = data, time.perf_counter(), typed_command()
+    args.data_name, args.started, args.command = data_name, time.perf_counter(), typed_command()
     args.device, args.precision = choose_device(args)
     args.environment = f"{device_name(args.device)}, {args.precision}, torch {torch.__version__}"
-    pixels = int(load(data, True, args.data_dir)[0].sum()) if data else None
-    if pixels != PUBLISHED.get(data):
+    pixels = int(load(data_name, True, args.data_dir)[0].sum()) if data_name else None
+    if pixels != PUBLISHED.get(data_name):
         changed.append("data")
-    text = f"{args.command}\n{args.environment}\ndata: {data}, sum of the training images' pixels: {pixels}\n"
-    args.trial = ", ".join(changed)
-    require(not (args.record and args.trial), f"--record takes the task's own results only, but changed: {args.trial}")
+    text = f"{args.command}\n{args.environment}\ndata: {data_name}, sum of the training images' pixels: {pixels}\n"
+    args.changed = ", ".join(changed)
+    require(not (args.record and args.changed), f"--record takes the task's own results only, but changed: {args.changed}")
     args.folder = run_folder(Path(args.log_dir) / Path(sys.argv[0]).stem, text, args.resume)
     RUNS[:] = [args.folder]
-    if args.trial:
-        print(f"trial run (changed: {args.trial}): it writes only to {display_path(args.folder)}")
+    if args.changed:
+        print(f"trial run (changed: {args.changed}): it writes only to {display_path(args.folder)}")
     return args
 
 

@@ -116,7 +116,7 @@ def main():
     parser = common.make_parser(__doc__, NETWORKS | BEYOND)
     parser.add_argument("--beyond", action="store_true", help="train the same network better than the template does")
     args = common.start_run(parser, "MNIST", variants=["beyond"])
-    training, validation = common.load_split("MNIST", args)
+    training, validation = common.load_split(args)
     trained = train_classifiers(BEYOND if args.beyond else NETWORKS, training, validation, args)
 
     suffix = "_beyond" if args.beyond else ""
@@ -127,7 +127,7 @@ def main():
         lines += [f"{name}: validation accuracy after epoch {len(runs[0].history)}:"
                   f" {common.mean_std(common.last_values(runs, 'accuracy'))} % on {len(validation[0])} images",
                   *(f"  {line}" for line in each_seed(runs, validation, args))]
-    common.report(args, [*lines, "state of the art: 99.91 %, an ensemble (An et al. 2020, arXiv:2008.10400)"], trained)
+    common.print_results(args, [*lines, "state of the art: 99.91 %, an ensemble (An et al. 2020, arXiv:2008.10400)"], trained)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def main():
     with contextlib.redirect_stdout(table):
         summary(ConvNet(), (1, 28, 28), device="cpu")  # its default, "cuda", fails elsewhere
     check_formula()
-    common.report(args, [
+    common.print_results(args, [
         *table.getvalue().strip().splitlines(), "",
         "[B, T, T, C] -> [B, T', T', F], T' = floor((T - 3) / 2) + 1: checked against Conv2d for T = 3 … 64"])
 

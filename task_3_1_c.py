@@ -98,7 +98,7 @@ def main():
     parser = common.make_parser(__doc__, NETWORKS | BEYOND)
     parser.add_argument("--beyond", action="store_true", help="train the improved network alone, for 30 epochs")
     args = common.start_run(parser, "FashionMNIST", variants=["beyond"])
-    training, validation = common.load_split("FashionMNIST", args)
+    training, validation = common.load_split(args)
     trained = train_classifiers(BEYOND if args.beyond else NETWORKS, training, validation, args)
 
     suffix = "_beyond" if args.beyond else ""
@@ -121,7 +121,7 @@ def main():
     tops = [FASHION_CLASSES.index(name) for name in ("T-shirt/top", "Pullover", "Coat", "Shirt")]
     alike = confusion[tops][:, tops].fill_diagonal_(0).sum()
     classes = [f"{name} {value:.1f}" for name, value in zip(FASHION_CLASSES, percent.diag())]
-    common.report(args, [
+    common.print_results(args, [
         f"accuracy in % after the last epoch: training (images as they are), validation ({len(labels)} images);"
         " minutes per seed", *common.table(*rows),
         *(f"{name}, {line}" for name, runs in trained.items() for line in each_seed(runs, validation, args)),

@@ -150,7 +150,7 @@ def main():
         lines.append(f"{name}\t{classes[first]}\t{p1:.4f}\t{classes[second]}\t{p2:.4f}\t{note}")
         titles.append(f"{classes[first]}\n{100 * p1:.0f} %")
     common.plot_images(args, "task_3_1_d.png", titles[:10], {"": (torch.stack(images[:10]), 0, 255)})
-    common.report(args, lines)
+    common.print_results(args, lines)
     common.require(not unreadable, "; ".join(unreadable))
 
 

@@ -66,7 +66,7 @@ def main():
     titles = [f"{index}: {common.FASHION_CLASSES[labels[index]]}" for index in indices]
     plot_pairs(args, noisy, clean, titles)
     noise = noisy - clean
-    common.report(args, [
+    common.print_results(args, [
         f"{len(dataset)} pairs, each image {list(noisy[0].shape)} {noisy.dtype}",
         f"clean in [{clean.min():.3f}, {clean.max():.3f}], noisy in [{noisy.min():.3f}, {noisy.max():.3f}]",
         f"noise of the {PAIRS} pairs: mean {noise.mean():.4f}, variance {noise.var():.4f}"])

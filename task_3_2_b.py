@@ -131,7 +131,7 @@ def main():
     args = common.start_run(parser, "FashionMNIST", variants=["loss", "network"])
     name = f"task_3_2_b_{args.network}_{args.loss}".replace("_listed", "").replace("_l2", "")  # defaults are not named
     networks = {"denoiser": replace(SETTINGS, network=ARCHITECTURES[args.network], loss=LOSSES[args.loss])}
-    (training_images, _), (validation_images, _) = common.load_split("FashionMNIST", args)
+    (training_images, _), (validation_images, _) = common.load_split(args)
     trained = train_denoisers(networks, training_images, validation_images, args)
     runs = trained["denoiser"]
 
@@ -142,7 +142,7 @@ def main():
     common.plot_images(args, f"{name}_images.png", [""] * 8, {
         "noisy": (noisy[:8], noisy.min(), noisy.max()), "output": (outputs[0][:8], 0, 1), "clean": (clean[:8], 0, 1)})
     common.publish(args, runs, name)
-    common.report(args, [
+    common.print_results(args, [
         f"validation on {len(clean)} images after epoch {len(runs[0].history)}, {args.network} network"
         f" ({sum(map(torch.numel, runs[0].network.parameters())):,} parameters), {args.loss} loss,"
         f" {common.minutes(runs) / len(runs):.1f} minutes per seed",

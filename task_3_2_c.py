@@ -71,7 +71,7 @@ def plot_what_is_drawn(args, noisy, clean, without, with_skip):
 
 def main():
     args = common.start_run(common.make_parser(__doc__, NETWORKS), "FashionMNIST")
-    (training_images, _), (validation_images, _) = common.load_split("FashionMNIST", args)
+    (training_images, _), (validation_images, _) = common.load_split(args)
     trained = train_denoisers(NETWORKS, training_images, validation_images, args)
     trained = {LABELS[name]: runs for name, runs in trained.items()}
     without, with_skip = trained.values()
@@ -92,7 +92,7 @@ def main():
     maes = {label: common.last_values(runs, "MAE") for label, runs in trained.items()}
     differences = [b - a for a, b in zip(*maes.values())]
     left = {label: zip(*(noise_left(images, noisy, clean) for images in seeds)) for label, seeds in outputs.items()}
-    common.report(args, [
+    common.print_results(args, [
         f"validation on {len(clean)} images after epoch {len(without[0].history)}; background: the clean image is 0",
         *score_table(outputs, clean),
         *(f"noise left, {label}: {common.mean_std(means, 1)} % of its means over 4 x 4 pixels,"

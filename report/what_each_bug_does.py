@@ -55,7 +55,7 @@ NETWORKS = {label: replace(TEMPLATE, network=network, epochs=5) for label, netwo
 
 def main():
     args = common.start_run(common.make_parser(__doc__, NETWORKS), "MNIST")
-    training, validation = common.load_split("MNIST", args)
+    training, validation = common.load_split(args)
     trained = train_classifiers(NETWORKS, training, validation, args)
 
     common.plot_curves(args, "what_each_bug_does.png", trained, "accuracy", "MNIST accuracy in %")
@@ -64,7 +64,7 @@ def main():
         first, last = ([run.history[epoch]["validation"]["accuracy"] for run in runs] for epoch in (0, -1))
         rows.append((name, common.mean_std(common.last_values(runs, "accuracy", "training")), common.mean_std(last),
                      *(", ".join(f"{value:.2f}" for value in values) for values in (first, last))))
-    common.report(args, [
+    common.print_results(args, [
         f"accuracy in % after epoch {len(runs[0].history)}: on the training images, a mean over the epoch, and on"
         f" {len(validation[0])} validation images", *common.table(*rows)], trained)
 

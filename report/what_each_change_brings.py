@@ -63,7 +63,7 @@ def main():
     parser = common.make_parser(__doc__, NETWORKS)
     parser.set_defaults(holdout=True)  # the test images are for the final networks
     args = common.start_run(parser, "FashionMNIST")
-    training, validation = common.load_split("FashionMNIST", args)
+    training, validation = common.load_split(args)
     trained = train_classifiers(NETWORKS, training, validation, args)
 
     rows = [("", "parameters", "training", "validation", "gain", "each seed")]
@@ -75,7 +75,7 @@ def main():
         above = values
         rows.append((name, f"{sum(map(torch.numel, runs[0].network.parameters())):,}", mean_std(on_training),
                      mean_std(values), gain, ", ".join(f"{value:.2f}" for value in values)))
-    common.report(args, [
+    common.print_results(args, [
         f"accuracy in % after epoch {len(runs[0].history)} on the training images (as they are) and on"
         f" {len(validation[0])} held-out training images; gain: over the row above", *common.table(*rows)], trained)
 

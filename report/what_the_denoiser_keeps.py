@@ -24,7 +24,7 @@ CHECKPOINTS = {"L2, equation (2)": (EncoderDecoder, "task_3_2_b.pt"),
 def main():
     args = common.start_run(common.make_parser(__doc__, NETWORKS), "FashionMNIST")
     common.require(args.seed == [0], "the checkpoints are those of seed 0: leave out --seed")
-    (training, _), (validation, _) = common.load_split("FashionMNIST", args)
+    (training, _), (validation, _) = common.load_split(args)
     pairs = NoisyFashionMNIST(validation, VALIDATION_SEED)
     noisy, clean = pairs[:]
     results = {"noisy image X": noisy, "X - mean noise": noisy - (noisy - clean).mean(),
@@ -41,7 +41,7 @@ def main():
         "noisy": (noisy[:8], noisy.min(), noisy.max()),
         **{label: (results[label][:8], 0, 1) for label in [*CHECKPOINTS, "no noise, listed network"]},
         "clean": (clean[:8], 0, 1)})
-    common.report(args, [f"validation on {len(clean)} images, seed {args.seed[0]}",
+    common.print_results(args, [f"validation on {len(clean)} images, seed {args.seed[0]}",
                          *score_table({label: [images] for label, images in results.items()}, clean)],
                   {"without noise": without_noise})
 

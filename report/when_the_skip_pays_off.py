@@ -53,7 +53,7 @@ def plot(args, maes, baseline, place):
 
 def main():
     args = common.start_run(common.make_parser(__doc__, NETWORKS), "FashionMNIST")
-    (training, _), (validation, _) = common.load_split("FashionMNIST", args)
+    (training, _), (validation, _) = common.load_split(args)
     trained = train_denoisers(NETWORKS, training, validation, args)
 
     noise = draw_noise((10_000, 784), torch.Generator().manual_seed(0))
@@ -70,7 +70,7 @@ def main():
     means = {kind: [sum(values) / len(values) for values in lists] for kind, lists in maes.items()}
     place = crossing(*means.values())
     plot(args, means, baseline, place)
-    common.report(args, [
+    common.print_results(args, [
         f"validation MAE on {len(validation)} images after epoch {len(trained['with skip, A = 1.0'][0].history)};"
         " noise of amplitude A", *common.table(*rows),
         f"the means cross at A = {place:.2f}, σ = {255 * place * deviation:.1f}/255"

@@ -60,7 +60,7 @@ def main():
             if before != after:
                 lines.append(f"  {FASHION_CLASSES[before]} becomes {FASHION_CLASSES[after]}"
                              f" at mixing weight {weight:.3f}")
-    common.report(args, lines)
+    common.print_results(args, lines)
 
 
 if __name__ == "__main__":

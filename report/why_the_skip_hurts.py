@@ -94,7 +94,7 @@ def plot(args, maes):
 
 def main():
     args = common.start_run(common.make_parser(__doc__, NETWORKS), "FashionMNIST")
-    (training, _), (validation, _) = common.load_split("FashionMNIST", args)
+    (training, _), (validation, _) = common.load_split(args)
     noisy, clean = NoisyFashionMNIST(validation, VALIDATION_SEED)[:]
     black = torch.zeros_like(validation)
     copied = train_denoisers(CLOTHES, training, validation, args)
@@ -120,7 +120,7 @@ def main():
             pairs = NoisyFashionMNIST(black if name in NOISE else validation, VALIDATION_SEED)
             left = [noise_left(common.evaluate(run.network, pairs, args)[0], *pairs[:]) for run in runs]
             shares.append((name, *(mean_std(values, 1) for values in zip(*left))))
-    common.report(args, [
+    common.print_results(args, [
         f"validation MAE on {len(validation)} images after epoch {len(runs[0].history)}", *common.table(*rows), "",
         *common.table(*table), "", *common.table(*shares)], copied | trained)
 

@@ -143,7 +143,7 @@ def main():
             for line in part(args.data_dir, folder):
                 print(line, flush=True)
                 lines.append(line)
-    common.report(args, lines)
+    common.print_results(args, lines)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def make_args(tmp_path):
     """A function that returns the arguments of a script that has been started, for training on the CPU."""
     return lambda folder="run", **changes: argparse.Namespace(**{
         "device": "cpu", "precision": "fp32", "seed": [0], "epochs": None, "batch_size": None, "lr": None,
-        "limit": None, "holdout": False, "folder": tmp_path / folder, "data": "MNIST", "command": ""} | changes)
+        "limit": None, "holdout": False, "folder": tmp_path / folder, "data_name": "MNIST", "command": ""} | changes)
 
 
 @pytest.fixture

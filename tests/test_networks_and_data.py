@@ -126,10 +126,10 @@ def test_batches_hold_every_image_once_as_floats_from_0_to_1_with_its_label(imag
 def test_limit_shortens_the_training_data_and_holdout_never_opens_the_test_set(synthetic, make_args, monkeypatch):
     everything, classes = common.load("MNIST", True, synthetic)
     args = make_args(data_dir=synthetic, limit=7)
-    assert [len(part) for split in common.load_split("MNIST", args) for part in split] == [7, 7, 60, 60]
+    assert [len(part) for split in common.load_split(args) for part in split] == [7, 7, 60, 60]
     args.limit, args.holdout, load = None, True, common.load
     monkeypatch.setattr(common, "load", lambda name, train, data_dir: load(name, train, data_dir) if train else 1 / 0)
-    (training, first), (validation, last) = common.load_split("MNIST", args)
+    (training, first), (validation, last) = common.load_split(args)
     assert torch.equal(torch.cat([training, validation]), everything) and len(validation) == 40
     assert torch.equal(torch.cat([first, last]), classes)
 

@@ -55,7 +55,7 @@ def start(monkeypatch, synthetic, tmp_path):
     ("--device cpu", "MNIST", "device"), ("--precision fp32", "MNIST", "precision"), ("", "FashionMNIST", "data"),
     ("--holdout --seed 1 --limit 9", "FashionMNIST", "limit, holdout, data")])
 def test_what_is_typed_and_other_data_make_a_trial_run(start, capsys, options, data, trial):
-    assert start(*options.split(), data=data).trial == trial
+    assert start(*options.split(), data=data).changed == trial
     assert (f"trial run (changed: {trial})" in capsys.readouterr().out) == bool(trial)
     if trial:
         with pytest.raises(common.UserError, match=f"--record .* changed: {trial}$"):
