@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent
@@ -41,7 +41,7 @@ def require(condition, message):
 
 FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 PUBLISHED = {"MNIST": 1_567_298_545, "FashionMNIST": 3_431_114_169}  # sum of all training pixels: identifies them
 
 
@@ -51,26 +51,18 @@ def load(name, train, data_dir):
     Returns images, uint8 [N, 1, 28, 28] in 0 … 255, and labels, int64 [N] in 0 … 9.
     """
     from torchvision import datasets  # imported here: the offline predictor does not need it
-    from torchvision.datasets.mnist import read_image_file, read_label_file
 
-    folder, part = Path(data_dir) / name / "raw", "train" if train else "t10k"
-    files = [folder / f"{part}-images-idx3-ubyte", folder / f"{part}-labels-idx1-ubyte"]
-    if not all(file.exists() for file in files):
-        socket.setdefaulttimeout(30)  # seconds: a connection that never answers counts as none
-        try:
-            getattr(datasets, name)(data_dir, download=True)
-        except Exception as error:  # no connection, full disk, folder not writable, …
-            raise UserError(f"{name} cannot be downloaded ({error}): put its four uncompressed files into {folder}, or"
-                            " run 'python tests/synthetic_data.py synthetic' and add --data-dir synthetic") from None
-    content = []
-    for file, read in zip(files, (read_image_file, read_label_file)):
-        try:
-            content.append(read(str(file)))
-        except Exception as error:  # a damaged file can fail in any way
-            raise UserError(f"cannot read {file} ({error!r}): put the published file there") from None
-    images, labels = content
-    require(images.shape[1:] == (28, 28) and 0 < len(images) == len(labels) and labels.max() <= 9,
-            f"the {part} files in {folder} do not hold images of 28x28 pixels with a label of 0 to 9 each")
+    socket.setdefaulttimeout(30)  # seconds: a connection that never answers counts as none
+    try:
+        dataset = getattr(datasets, name)(data_dir, train, download=True)
+        images, labels = dataset.data, dataset.targets
+        require(images.shape[1:] == (28, 28) and 0 < len(images) == len(labels) and labels.max() <= 9,
+                "these are not images of 28x28 pixels with a label of 0 to 9 each")
+    except Exception as error:  # no connection, full disk, damaged file, …
+        cause = str(error) or repr(error)  # some errors have no text
+        raise UserError(f"{name} cannot be read or downloaded ({cause}): put its uncompressed files {', '.join(FILES)}"
+                        f" into {Path(data_dir) / name / 'raw'}, or run 'python tests/synthetic_data.py synthetic' and"
+                        " add --data-dir synthetic") from None
     return images.unsqueeze(1), labels
 
 
@@ -88,8 +80,9 @@ def load_split(args):
 
 
 def batches(dataset, batch_size, shuffle=False):
-    """A DataLoader over a data set whose `__getitems__` returns a batch: one index operation, not one per image."""
-    return DataLoader(dataset, batch_size, shuffle, collate_fn=lambda batch: batch)
+    """A DataLoader whose sampler gives it lists of indices: it takes a whole batch, `dataset[indices]`, at once."""
+    order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
+    return DataLoader(dataset, batch_size=None, sampler=BatchSampler(order, batch_size, drop_last=False))
 
 
 # ===================================================== Networks =====================================================
@@ -147,12 +140,12 @@ def evaluate(network, dataset, args):
 
 
 def make_optimizer(network, settings, steps_per_epoch):
-    """AdamW, which is Adam when the weight decay is 0, and a scheduler: one cycle (Smith & Topin 2018) or constant."""
+    """AdamW, Adam if the weight decay is 0, and a scheduler: constant or one cycle (Smith & Topin 2018), of β₁ too."""
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
     if settings.one_cycle:
         return optimizer, torch.optim.lr_scheduler.OneCycleLR(
             optimizer, settings.lr, total_steps=settings.epochs * steps_per_epoch)
-    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
+    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)  # constant
 
 
 def train_epoch(network, loader, metrics, optimizer, scheduler, args):
@@ -166,32 +159,35 @@ def train_epoch(network, loader, metrics, optimizer, scheduler, args):
         loss = metrics["loss"](outputs, targets)
         loss.backward()
         optimizer.step()
-        scheduler.step()
+        scheduler.step()  # after every batch, not every epoch
         count += len(images)
         for name, metric in metrics.items():  # totals stay on the device: .item() would wait for it
             totals[name] += metric(outputs.detach(), targets) * len(images)
     return {name: float(total) / count for name, total in totals.items()}
 
 
-def fit(name, settings, data, metrics, args, seed, log_images=None):
+def fit(name, settings, training_set, validation_set, metrics, args, seed, log_images=None):
     """Train one network with one seed; continue after the last saved epoch, if there is one. Returns a Run.
 
-    name: that of its folder; data: (training set, validation set), both of (inputs, targets); the rest: see fit_all.
+    name: that of its folder; settings: --epochs, --batch-size and --lr replace theirs.
+    metrics: {name: function} besides the loss; each maps (outputs, targets) to the batch mean.
+    log_images: called after each epoch, for both data sets, with (TensorBoard writer, network, data set, epoch, args).
     Raises UserError if the loss diverges or the saved state cannot be continued.
     """
     from torch.utils.tensorboard import SummaryWriter  # imported here: it is slow
 
-    folder = args.folder / name / f"seed{seed}"
-    train_set, validation_set = data
+    settings = replace(settings, **{key: vars(args)[key] for key in ("epochs", "batch_size", "lr") if vars(args)[key]})
     metrics = {"loss": settings.loss, **metrics}
     torch.manual_seed(1000 * seed)  # the initial weights
     # faster; but on MPS, batch normalisation gets it wrong (pytorch#175189)
     layout = torch.channels_last if args.device in ("cpu", "cuda") else torch.contiguous_format
     network = settings.network().to(args.device, memory_format=layout)
-    loader = batches(train_set, settings.batch_size, shuffle=True)
+    loader = batches(training_set, settings.batch_size, shuffle=True)
     optimizer, scheduler = make_optimizer(network, settings, len(loader))
+    folder = args.folder / name / f"seed{seed}"
     parts = {"weights": network, "optimizer": optimizer, "scheduler": scheduler}
     as_text = {key: name_of(value) for key, value in vars(settings).items()}
+    as_text["layers"] = str(network)  # --resume refuses edited ones, but sees no edit in `forward` or of the optimizer
     history = resume(folder / "checkpoint.pt", as_text, parts)
     # purge_step drops what was logged but not saved
     writers = {kind: SummaryWriter(folder / kind, purge_step=len(history) + 1) for kind in ("training", "validation")}
@@ -199,14 +195,15 @@ def fit(name, settings, data, metrics, args, seed, log_images=None):
         start = time.perf_counter()
         torch.manual_seed(1000 * seed + epoch)  # each epoch of each seed has random numbers of its own
         label = f"{name}, seed {seed}, epoch {epoch:2}/{settings.epochs}"
-        training = train_epoch(
-            network, tqdm(loader, label, leave=False, disable=None), metrics, optimizer, scheduler, args)
+        bar = tqdm(loader, label, leave=False, disable=None)
+        training = train_epoch(network, bar, metrics, optimizer, scheduler, args)
         outputs, targets = evaluate(network, validation_set, args)
         validation = {key: float(metric(outputs, targets)) for key, metric in metrics.items()}
         require(math.isfinite(training["loss"] + validation["loss"]), f"{label}: the loss diverges: try a smaller --lr")
         history.append({"training": training, "validation": validation, "seconds": time.perf_counter() - start})
         if log_images:
-            log_images(settings, writers, network, epoch)
+            log_images(writers["training"], network, training_set, epoch, args)
+            log_images(writers["validation"], network, validation_set, epoch, args)
         log_epoch(writers, history, scheduler, label)
         saved = parts if epoch < settings.epochs else {"weights": network}  # at the end, only the weights are needed
         save_checkpoint(folder / "checkpoint.pt", {
@@ -223,11 +220,14 @@ def resume(path, settings, parts):
 
     settings: as strings. Raises UserError if they have been edited since, or if the file is damaged.
     """
+    for leftover in path.parent.glob("*.tmp.*"):  # of a process that was killed while saving
+        leftover.unlink()
     if not path.exists():
         return []
     state = load_checkpoint(path)
     old = state["settings"]
-    edited = [f"{key} {old.get(key)} -> {new}" for key, new in settings.items() if old.get(key) != new]
+    edited = ["the layers were edited" if key == "layers" else f"{key} {old.get(key)} -> {new}"
+              for key, new in settings.items() if old.get(key) != new]
     require(not edited, f"{path} was trained with other settings ({', '.join(edited)}): leave out --resume")
     load_weights(parts["weights"], state["weights"], path)
     for key in ("optimizer", "scheduler"):
@@ -246,22 +246,7 @@ def log_epoch(writers, history, scheduler, label):
             writer.add_scalar(name, value, len(history))
         texts.append(f"{kind} " + ", ".join(f"{name} {value:.4g}" for name, value in history[-1][kind].items()))
         writer.flush()  # before the state is saved: an interrupted run repeats an epoch rather than lose its point
-    print(label, *texts, f"{history[-1]['seconds']:.1f} s", sep="; ", flush=True)
-
-
-def fit_all(networks, make_data, metrics, args, log_images=None):
-    """Train each network with each seed; returns {name: [Run per seed]}.
-
-    networks: {name: Settings}, whose fields --epochs, --batch-size and --lr replace.
-    make_data: maps Settings to (training set, validation set).
-    metrics: {name: function} besides the loss; each maps (outputs, targets) to the batch mean.
-    log_images: called after each epoch with (settings, TensorBoard writers, network, epoch).
-    """
-    print(f'watch the curves: tensorboard --logdir "{display_path(args.folder)}" (and set smoothing to 0)')
-    given = {key: vars(args)[key] for key in ("epochs", "batch_size", "lr") if vars(args)[key]}
-    networks = {name: replace(settings, **given) for name, settings in networks.items()}
-    return {name: [fit(name, settings, make_data(settings), metrics, args, seed, log_images) for seed in args.seed]
-            for name, settings in networks.items()}
+    print(label, *texts, f"{history[-1]['seconds']:.1f} s", sep="; ")
 
 
 # =================================================== Checkpoints ====================================================
@@ -279,9 +264,10 @@ def replacing(path):
 
 
 def name_of(value):
-    """A setting as text: a function or class by its name, a partial by its function's name and its keywords."""
+    """A setting as text: a function or class by its name, a partial by its function's name and its arguments."""
     if isinstance(value, partial):
-        return f"{name_of(value.func)}({', '.join(f'{key}={name_of(v)}' for key, v in value.keywords.items())})"
+        texts = [*map(name_of, value.args), *(f"{key}={name_of(v)}" for key, v in value.keywords.items())]
+        return f"{name_of(value.func)}({', '.join(texts)})"
     return getattr(value, "__name__", str(value))
 
 
@@ -318,7 +304,7 @@ def load_weights(network, weights, path):
 
 def publish(args, runs, name):
     """Copy the networks of all seeds to checkpoints/, where other scripts find them; a trial run does not."""
-    if args.changed:
+    if args.changed:  # a trial run
         return
     for seed, run in zip(args.seed, runs):
         path = ROOT / "checkpoints" / f"{name}{f'_seed{seed}' if seed else ''}.pt"
@@ -345,6 +331,16 @@ def table(*rows):
 def last_values(runs, metric, kind="validation"):
     """A metric's values after the last epoch, one for each run."""
     return [run.history[-1][kind][metric] for run in runs]
+
+
+def joined(values, digits=2):
+    """The value of each seed as text, such as "99.25, 99.17"."""
+    return ", ".join(f"{value:.{digits}f}" for value in values)
+
+
+def count_parameters(network):
+    """How many weights a network has, as text, such as "6,444,170"."""
+    return f"{sum(parameter.numel() for parameter in network.parameters()):,}"
 
 
 def minutes(runs):
@@ -424,23 +420,26 @@ def plot_curves(args, name, trained, metric, label):
     save_figure(args, figure, name)
 
 
-def plot_images(args, name, columns, rows):
-    """Draw images; columns: their titles; rows: {label: ([N, 1, 28, 28], lowest, highest value)}, N = len(columns)."""
-    width, height = 0.62 * len(columns) + (1.2 if any(rows) else 0), 0.63 * len(rows) + 0.3  # 1.2: for the labels
-    figure, axes = make_figure(width, height, nrows=len(rows), ncols=len(columns), squeeze=False)
+def plot_images(args, name, rows, titles=None):
+    """Draw images; rows: {label: ([N, 1, 28, 28], lowest, highest value)}; titles: N texts above the first row."""
+    count = len(next(iter(rows.values()))[0])
+    width, height = 0.62 * count + (1.2 if any(rows) else 0), 0.63 * len(rows) + 0.3  # 1.2: for the labels
+    figure, axes = make_figure(width, height, nrows=len(rows), ncols=count, squeeze=False)
     for line, (label, (images, low, high)) in zip(axes, rows.items()):
         line[0].set_ylabel(label, rotation=0, ha="right", va="center")
         for axis, image in zip(line, images):
             axis.imshow(image[0].numpy(), vmin=low, vmax=high)
             axis.set(xticks=[], yticks=[], frame_on=False)
-    for axis, title in zip(axes[0], columns):
+    for axis, title in zip(axes[0], titles or []):
         axis.set_title(title, fontsize=7)
     save_figure(args, figure, name)
 
 
 # =================================================== Command line ===================================================
 
-RUNS = []  # the folder of this process's run, once it has one
+def refuse(message):
+    """What argparse calls for a command line that it does not understand."""
+    raise UserError(f"{message} (--help lists the options)")
 
 
 def make_parser(doc, networks=None, data=True):
@@ -450,7 +449,7 @@ def make_parser(doc, networks=None, data=True):
         return f"(default: {values.pop()})" if len(values) == 1 else "(defaults: see NETWORKS in the script)"
 
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0], allow_abbrev=False)
-    parser.error = lambda message: require(False, f"{message} (--help lists the options)")
+    parser.error = refuse
     add = parser.add_argument
     if data:
         add("--data-dir", type=os.path.expanduser, default=os.environ.get("MLGV_DATA") or str(ROOT / "data"),
@@ -496,11 +495,13 @@ def start_run(parser, data_name=None, variants=()):
         changed.append("data")
     text = f"{args.command}\n{args.environment}\ndata: {data_name}, sum of the training images' pixels: {pixels}\n"
     args.changed = ", ".join(changed)
-    require(not (args.record and args.changed), f"--record takes the task's own results only, but changed: {args.changed}")
+    require(not (args.record and args.changed), f"--record takes a task's own results, but changed: {args.changed}")
     args.folder = run_folder(Path(args.log_dir) / Path(sys.argv[0]).stem, text, args.resume)
-    RUNS[:] = [args.folder]
     if args.changed:
         print(f"trial run (changed: {args.changed}): it writes only to {display_path(args.folder)}")
+    if "epochs" in args:  # it trains
+        print(f'watch the curves: tensorboard --logdir "{args.folder.resolve()}" --samples_per_plugin images=100'
+              " (and set smoothing to 0)\nafter an interruption, the same command with --resume goes on")
     return args
 
 
@@ -529,10 +530,17 @@ def run_folder(parent, text, resuming):
 
 
 def choose_device(args):
-    """The device and the precision that the command line asks for; raises UserError if there is no such device."""
+    """The device and the precision that the command line asks for; raises UserError if that device does not work."""
     best = getattr(torch.accelerator.current_accelerator(check_available=True), "type", "cpu")
     device = best if args.device == "auto" else args.device
     require(device in ("cpu", best), f"no {device} device here: leave out --device or give --device cpu")
+    try:
+        torch.ones(1, device=device).add_(1)
+    except Exception as error:  # such as a GPU that is too old for this version of torch
+        cause = str(error).partition("\n")[0]
+        require(args.device == "auto", f"{device} does not work here ({cause}): give --device cpu")
+        print(f"computing on the CPU, because {device} does not work here ({cause})")
+        device = "cpu"
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 means fp32: no TF32 in convolutions
     automatic = "bf16" if has_fast_bf16(device) else "fp32"
@@ -572,29 +580,21 @@ def speed_up():
             ctypes.CDLL(None).mallopt(option, value)
 
 
-def resume_hint():
-    """The advice to resume, if an epoch has been saved."""
-    saved = any(file for folder in RUNS for file in folder.glob("*/*/checkpoint.pt"))
-    return " (the same command with --resume continues after the last saved epoch)" if saved else ""
-
-
 def run_script(main):
     """Call a script's main; a user's mistake ends in one line and exit status 2, Ctrl-C in 130."""
     with contextlib.suppress(AttributeError):  # the output of a notebook or of IDLE has no such method
-        sys.stdout.reconfigure(errors="replace")  # a console that cannot print "π" should not stop the script
+        # a console that cannot print "π" should not stop the script; a pipe or a log shows each line at once
+        sys.stdout.reconfigure(errors="replace", line_buffering=True)
     speed_up()
     try:
         return main()
-    except UserError as error:
+    except (UserError, OSError) as error:
         message, status = str(error), 2
-    except OSError as error:
-        message, status = f"{error}{resume_hint()}", 2
     except KeyboardInterrupt:
-        message, status = f"interrupted{resume_hint()}", 130
-    except Exception as error:
+        message, status = "interrupted", 130
+    except (MemoryError, RuntimeError) as error:
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
-            error.add_note(resume_hint())  # a bug: its traceback ends with the advice
-            raise
+            raise  # a bug
         message, status = f"not enough memory ({error}): try a smaller --batch-size", 2
     print(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import common
-from common import FASHION_CLASSES, Settings, mean_std
+from common import FASHION_CLASSES, Settings, last_values, mean_std
 from task_3_1_a import (
     TEMPLATE, TUNED, LabelledImages, accuracy, each_seed, random_affine, smoothed_cross_entropy, train_classifiers)
 
@@ -73,6 +73,15 @@ NETWORKS = {"template": TEMPLATE, "augmented": replace(TUNED, augment=random_clo
 BEYOND = {"improved": replace(IMPROVED, epochs=30)}  # augmented images keep changing
 
 
+def training_accuracy(runs, training, args):
+    """The accuracy in % of each seed's network on the training images as they are, not augmented."""
+    values = []
+    for run in runs:
+        logits, labels = common.evaluate(run.network, LabelledImages(*training), args)
+        values.append(float(accuracy(logits, labels)))
+    return values
+
+
 def confusion_matrix(predictions, labels):
     """Counts [10, 10]: row = the true class, column = the predicted one; both arguments int64 [N]."""
     return torch.bincount(labels * 10 + predictions, minlength=100).reshape(10, 10)
@@ -111,20 +120,21 @@ def main():
     for name, runs in trained.items():
         common.publish(args, runs, f"task_3_1_c{suffix}" if runs is best else f"task_3_1_c_{name}")
 
-    rows = [("", "parameters", "epochs", "minutes", "training", "validation", "gap")]
+    rows, each = [("", "parameters", "epochs", "minutes", "training", "validation", "gap")], []
     for name, runs in trained.items():
-        on_training = [float(accuracy(*common.evaluate(run.network, LabelledImages(*training), args))) for run in runs]
-        on_validation = common.last_values(runs, "accuracy")
-        gaps = [a - b for a, b in zip(on_training, on_validation)]
-        rows.append((name, f"{sum(map(torch.numel, runs[0].network.parameters())):,}", str(len(runs[0].history)),
-                     f"{common.minutes(runs) / len(runs):.1f}", *map(mean_std, (on_training, on_validation, gaps))))
+        on_training, on_validation = training_accuracy(runs, training, args), last_values(runs, "accuracy")
+        gaps = [seen - unseen for seen, unseen in zip(on_training, on_validation)]
+        rows.append((name, common.count_parameters(runs[0].network), str(len(runs[0].history)),
+                     f"{common.minutes(runs) / len(runs):.1f}",
+                     mean_std(on_training), mean_std(on_validation), mean_std(gaps)))
+        for line in each_seed(runs, validation, args):
+            each.append(f"{name}, {line}")
     tops = [FASHION_CLASSES.index(name) for name in ("T-shirt/top", "Pullover", "Coat", "Shirt")]
     alike = confusion[tops][:, tops].fill_diagonal_(0).sum()
     classes = [f"{name} {value:.1f}" for name, value in zip(FASHION_CLASSES, percent.diag())]
     common.print_results(args, [
         f"accuracy in % after the last epoch: training (images as they are), validation ({len(labels)} images);"
-        " minutes per seed", *common.table(*rows),
-        *(f"{name}, {line}" for name, runs in trained.items() for line in each_seed(runs, validation, args)),
+        " minutes per seed", *common.table(*rows), *each,
         f"accuracy of each class in %, improved, seed {args.seed[0]}:",
         f"  {', '.join(classes[:5])}", f"  {', '.join(classes[5:])}",
         f"among T-shirt/top, Pullover, Coat and Shirt: {alike} of its {len(labels) - confusion.trace()} errors",

@@ -1,29 +1,32 @@
 """3.2 c) The same denoiser with a skip connection, X + π(X): better or worse, and why?
 
-Worse: a validation MAE of 0.1007 ± 0.0152 against 0.0504 ± 0.0007 without it (three seeds, each with the same initial
+Worse: a validation MAE of 0.1138 ± 0.0123 against 0.0490 ± 0.0006 without it (three seeds, each with the same initial
 weights, batches and noise for both; the 10,000 test images, after the last epoch).
 
-The skip connection changes what π has to draw (report/figures/task_3_2_c_what_pi_draws.png): without it the clothes,
-with it the negative of the noise. Clothes are smooth and alike; noise is 784 independent numbers. The middle of π has
-room for 7 x 7 x 16 = 784, just enough, but training from a random start does not use it fully: started near π(X) = -X,
-ten epochs reach 0.0587 instead of 0.1041, and wider or finer layers help too (`report/why_the_skip_hurts.py`). What π
-misses stays in the image: 66.1 % of the coarse part of the noise, seen as blotches, against 26.9 % without the skip
-connection. Where the noise is weak, little can stay: there the skip connection pays off
-(`report/when_the_skip_pays_off.py`).
+With the skip connection π has to output the negative of the noise, 15/16 of whose energy is fine: deviations from the
+means over 4 x 4 pixels. The bottleneck, the output of π's encoder, holds just as many numbers as the image has pixels,
+7 x 7 x 16 = 784; trained from a random start, it fills with the fine part of X and loses the coarse one, the garment: a
+linear map reads 1.5 % of the coarse part back out of it, 96.7 % without the skip connection
+(report/figures/task_3_2_c_bottleneck.png). So coarse noise can neither be output nor be told from clothes, and 74.5 %
+of it stays, as blotches. With some room to spare, or a start near π(X) = -X, which lets all of X through, the garment
+stays in the bottleneck and most of the harm is gone (`report/why_the_skip_hurts.py`). Where the noise is weak, little
+can stay: there the skip connection pays off (`report/when_the_skip_pays_off.py`).
 
 The possible benefits: only a residual has to be learned, which is easier when it is small or simple (He et al. 2015,
-arXiv:1512.03385); detail bypasses the coarse middle; in deep networks gradients have a direct path (not here: within π
-nothing is bypassed).
+arXiv:1512.03385); detail bypasses the bottleneck; in deep networks gradients have a direct path, because the derivative
+of X + π(X) is the identity plus that of π (not here: within π nothing is bypassed).
 """
 
 from dataclasses import replace
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import common
+from common import joined, last_values, mean_std
 from task_3_2_a import NoisyFashionMNIST
-from task_3_2_b import SETTINGS, VALIDATION_SEED, EncoderDecoder, score_table, train_denoisers
+from task_3_2_b import LISTED, VALIDATION_SEED, EncoderDecoder, score_table, train_denoisers
 
 
 class SkipConnection(nn.Module):
@@ -37,68 +40,132 @@ class SkipConnection(nn.Module):
         return images + self.network(images)
 
 
-NETWORKS = {"without_skip": SETTINGS, "with_skip": replace(SETTINGS, network=SkipConnection)}
-LABELS = {"without_skip": "without skip, π(X)", "with_skip": "with skip, X + π(X)"}
+NETWORKS = {"without skip connection": LISTED, "with skip connection": replace(LISTED, network=SkipConnection)}
 
 
-def noise_left(outputs, noisy, clean):
-    """The share of the noise that is left in %: of its means over 4 x 4 pixels, and of the deviations from them.
+def coarse_and_fine(images):
+    """Split images [N, 1, 28, 28] into their means over 4 x 4 pixels, [N, 1, 7, 7], and the deviations from them."""
+    means = F.avg_pool2d(images, 4)
+    return means, images - F.interpolate(means, scale_factor=4)
 
-    A share is the least-squares slope of the error over the noise; 4 x 4 pixels are one position of the network's
-    middle. All [N, 1, 28, 28].
+
+def best_constant(targets):
+    """The smallest MAE that a constant output has: that of the median."""
+    return float((targets - targets.median()).abs().mean())
+
+
+def coarse_noise_left(outputs, noisy, clean):
+    """The share in % of the coarse noise that stays: the least-squares slope of the error over it; [N, 1, 28, 28]."""
+    (error, _), (noise, _) = coarse_and_fine(outputs - clean), coarse_and_fine(noisy - clean)
+    noise = noise - noise.mean()
+    return 100 * float((error * noise).sum() / noise.square().sum())
+
+
+def positions(images, size, stride=1, padding=0):
+    """For batches of images [N, C, H, W], the windows of all 7 x 7 positions as float64 rows [B * 49, C * size²]."""
+    for batch in images.split(500):
+        yield F.unfold(batch, size, padding=padding, stride=stride).mT.flatten(0, 1).double()
+
+
+def encoder_of(network):
+    """The encoder of π, [B, 1, 28, 28] to the bottleneck's features, of a network without or with skip connection."""
+    return getattr(network, "network", network).encoder
+
+
+def read_bottleneck(network, pairs, args):
+    """Read X back out of π's bottleneck by a linear map, fitted on the first half of the images, for the second half.
+
+    It is one least-squares map for all 7 x 7 positions: from the features there and at the neighbouring positions,
+    which is what the decoder sees, to the 4 x 4 pixels there. It predicts what differs from the mean image.
+    pairs: a NoisyFashionMNIST. Returns what was read and X, both [N / 2, 1, 28, 28] and without the mean image.
     """
-    def parts(images):
-        images = images - images.mean()
-        means = nn.functional.avg_pool2d(images, 4)
-        return means, images - nn.functional.interpolate(means, scale_factor=4)
+    features, _ = common.evaluate(encoder_of(network), pairs, args)
+    noisy, _ = pairs[:]
+    half = len(noisy) // 2
+    noisy, features = noisy - noisy[:half].mean(dim=0), features - features[:half].mean(dim=0)
+    gram, moments = 0, 0
+    for inputs, pixels in zip(positions(features[:half], 3, padding=1), positions(noisy[:half], 4, stride=4)):
+        gram, moments = gram + inputs.T @ inputs, moments + inputs.T @ pixels
+    weights = torch.linalg.pinv(gram, rtol=1e-9, hermitian=True) @ moments  # not solve: some features are always 0
+    blocks = [inputs @ weights for inputs in positions(features[half:], 3, padding=1)]
+    read = F.fold(torch.cat(blocks).reshape(-1, 49, 16).mT.float(), (28, 28), kernel_size=4, stride=4)
+    return read, noisy[half:]
 
-    return [100 * float((error * noise).sum() / noise.square().sum())
-            for error, noise in zip(parts(outputs - clean), parts(noisy - clean))]
+
+def shares_read(read, noisy):
+    """The share in % of the coarse and of the fine part of X that was read: 100 (1 - squared error / squared X)."""
+    return [100 * (1 - float((guess - part).square().sum() / part.square().sum()))
+            for guess, part in zip(coarse_and_fine(read), coarse_and_fine(noisy))]
 
 
-def plot_what_is_drawn(args, noisy, clean, without, with_skip):
-    """Draw what π has to draw and what it draws in both networks, and the results; all [3, 1, 28, 28].
+def shares_of_seeds(networks, pairs, args):
+    """The coarse and the fine share that is read from each network, in %: two lists."""
+    coarse, fine = [], []
+    for network in networks:
+        coarse_share, fine_share = shares_read(*read_bottleneck(network, pairs, args))
+        coarse.append(coarse_share)
+        fine.append(fine_share)
+    return coarse, fine
 
-    Black to white is 0 to 1, but -1 to 0 in the first two rows on the right, the negative of the noise.
+
+def plot_bottleneck(args, pairs, without, with_skip):
+    """Draw what π has to output, what its bottleneck holds and the result, for both networks and three garments.
+
+    Black to white is 0 to 1, but 0 to 2 for what the bottleneck holds, and -1 to 0 for the negative of the noise.
     """
-    blank = torch.full((1, 1, 28, 28), torch.nan)
-    rows = {"π has to draw": (clean, clean - noisy + 1), "π draws": (without, with_skip - noisy + 1),
-            "result": (without, with_skip)}
-    titles = ["", "without skip connection", "", "", "", "with skip connection", ""]  # three images, a blank, three
-    common.plot_images(args, "task_3_2_c_what_pi_draws.png", titles, {
-        label: (torch.cat([left, blank, right]), 0, 1) for label, (left, right) in rows.items()})
+    noisy, clean = pairs[:]
+    half = len(noisy) // 2
+    three = slice(half, half + 3)  # of the half on which nothing was fitted
+    targets, held, results = [clean[three], (clean - noisy)[three] + 1], [], []
+    for network in (without, with_skip):
+        held.append(read_bottleneck(network, pairs, args)[0][:3] + noisy[:half].mean(dim=0))
+        results.append(common.evaluate(network, pairs, args)[0][three])
+    blank, rows = torch.full((1, 1, 28, 28), torch.nan), {}
+    for label, (left, right), white in (
+            ("π has to output", targets, 1), ("its bottleneck holds", held, 2), ("result", results, 1)):
+        rows[label] = (torch.cat([left, blank, right]), 0, white)
+    common.plot_images(args, "task_3_2_c_bottleneck.png", rows,
+                       titles=["", "without skip connection", "", "", "", "with skip connection", ""])
+
+
+def bottleneck_table(trained, outputs, pairs, args):
+    """Lines of a table of what is read from each network's bottleneck and of the coarse noise left in its outputs."""
+    rows = [("", "coarse part read", "fine part read", "coarse noise left", "each seed: coarse read", "fine read")]
+    for name, runs in trained.items():
+        coarse, fine = shares_of_seeds([run.network for run in runs], pairs, args)
+        left = [coarse_noise_left(images, *pairs[:]) for images in outputs[name]]
+        rows.append((f"{name}, in %", mean_std(coarse, 1), mean_std(fine, 1), mean_std(left, 1),
+                     joined(coarse, 1), joined(fine, 1)))
+    return common.table(*rows)
 
 
 def main():
     args = common.start_run(common.make_parser(__doc__, NETWORKS), "FashionMNIST")
     (training_images, _), (validation_images, _) = common.load_split(args)
     trained = train_denoisers(NETWORKS, training_images, validation_images, args)
-    trained = {LABELS[name]: runs for name, runs in trained.items()}
     without, with_skip = trained.values()
 
-    pairs = NoisyFashionMNIST(validation_images, VALIDATION_SEED)
+    pairs = NoisyFashionMNIST(validation_images, VALIDATION_SEED, LISTED.noise)
     noisy, clean = pairs[:]
-    outputs = {label: [common.evaluate(run.network, pairs, args)[0] for run in runs] for label, runs in trained.items()}
-    common.plot_curves(args, "task_3_2_c.png", trained, "MAE", "MAE")
-    first_without, first_with = (seeds[0] for seeds in outputs.values())
-    plot_what_is_drawn(args, noisy[:3], clean[:3], first_without[:3], first_with[:3])
-    common.plot_images(args, "task_3_2_c_images.png", [""] * 8, {
-        "X": (noisy[:8], noisy.min(), noisy.max()),
-        "π(X)": (first_without[:8], 0, 1), "X + π(X)": (first_with[:8], 0, 1), "clean": (clean[:8], 0, 1),
-        "error of π(X)": ((first_without - clean)[:8], -0.5, 0.5),
-        "error of X + π(X)": ((first_with - clean)[:8], -0.5, 0.5)})
-    common.publish(args, with_skip, "task_3_2_c")
+    outputs, each = {}, []
+    for name, runs in trained.items():
+        outputs[name] = [common.evaluate(run.network, pairs, args)[0] for run in runs]
+        each.append(f"MAE of each seed, {name}: {joined(last_values(runs, 'MAE'), 4)}")
+    differences = [worse - better for better, worse in zip(last_values(without, "MAE"), last_values(with_skip, "MAE"))]
 
-    maes = {label: common.last_values(runs, "MAE") for label, runs in trained.items()}
-    differences = [b - a for a, b in zip(*maes.values())]
-    left = {label: zip(*(noise_left(images, noisy, clean) for images in seeds)) for label, seeds in outputs.items()}
+    common.plot_curves(args, "task_3_2_c.png", trained, "MAE", "MAE")
+    plot_bottleneck(args, pairs, without[0].network, with_skip[0].network)
+    common.plot_images(args, "task_3_2_c_images.png", {
+        "noisy X": (noisy[:8], noisy.min(), noisy.max()),
+        **{name: (images[0][:8], 0, 1) for name, images in outputs.items()}, "clean": (clean[:8], 0, 1)})
+    common.publish(args, with_skip, "task_3_2_c")
     common.print_results(args, [
         f"validation on {len(clean)} images after epoch {len(without[0].history)}; background: the clean image is 0",
-        *score_table(outputs, clean),
-        *(f"noise left, {label}: {common.mean_std(means, 1)} % of its means over 4 x 4 pixels,"
-          f" {common.mean_std(rest, 1)} % of the rest" for label, (means, rest) in left.items()),
-        *(f"MAE of each seed, {label}: {', '.join(f'{mae:.4f}' for mae in values)}" for label, values in maes.items()),
-        f"the skip connection changes the MAE by {common.mean_std(differences, 4)} (paired over the seeds)"], trained)
+        *score_table(outputs, clean), *each, f"paired difference of the MAE: {mean_std(differences, 4)}",
+        f"MAE of the best constant output: {best_constant(clean):.3f} for the clothes,"
+        f" {best_constant(noisy - clean):.3f} for the noise",
+        f"what a linear map reads of X from π's bottleneck, on {len(noisy) - len(noisy) // 2} of these images; coarse:"
+        " means over 4 x 4 pixels", *bottleneck_table(trained, outputs, pairs, args)], trained)
 
 
 if __name__ == "__main__":
@@ -109,12 +176,15 @@ if __name__ == "__main__":
 
 # $ python task_3_2_c.py --seed 0 1 2
 # validation on 10000 images after epoch 20; background: the clean image is 0
-#                                    MAE       background         garments          clamped                MSE    PSNR in dB
-# without skip, π(X)     0.0504 ± 0.0007  0.0164 ± 0.0009  0.0843 ± 0.0006  0.0492 ± 0.0004  0.00832 ± 0.00013  20.80 ± 0.07
-# with skip, X + π(X)    0.1007 ± 0.0152  0.0894 ± 0.0155  0.1121 ± 0.0149  0.0787 ± 0.0086  0.01809 ± 0.00459  17.51 ± 1.04
-# noise left, without skip, π(X): 26.9 ± 0.6 % of its means over 4 x 4 pixels, 6.3 ± 0.2 % of the rest
-# noise left, with skip, X + π(X): 66.1 ± 6.2 % of its means over 4 x 4 pixels, 18.6 ± 5.5 % of the rest
-# MAE of each seed, without skip, π(X): 0.0500, 0.0499, 0.0512
-# MAE of each seed, with skip, X + π(X): 0.0928, 0.1182, 0.0911
-# the skip connection changes the MAE by 0.0504 ± 0.0156 (paired over the seeds)
-# (AMD EPYC, 2 threads, bf16, torch 2.15.0+cu132, 12.2 minutes)
+#                                        MAE       background         garments          clamped                MSE    PSNR in dB
+# without skip connection    0.0490 ± 0.0006  0.0153 ± 0.0007  0.0828 ± 0.0009  0.0481 ± 0.0005  0.00811 ± 0.00019  20.91 ± 0.10
+# with skip connection       0.1138 ± 0.0123  0.1022 ± 0.0137  0.1254 ± 0.0109  0.0866 ± 0.0074  0.02188 ± 0.00447  16.66 ± 0.85
+# MAE of each seed, without skip connection: 0.0484, 0.0492, 0.0495
+# MAE of each seed, with skip connection: 0.1059, 0.1280, 0.1076
+# paired difference of the MAE: 0.0648 ± 0.0121
+# MAE of the best constant output: 0.287 for the clothes, 0.250 for the noise
+# what a linear map reads of X from π's bottleneck, on 5000 of these images; coarse: means over 4 x 4 pixels
+#                                  coarse part read  fine part read  coarse noise left  each seed: coarse read         fine read
+# without skip connection, in %          96.7 ± 0.3      46.5 ± 0.9         25.6 ± 0.4        96.9, 96.9, 96.3  47.4, 46.5, 45.7
+# with skip connection, in %              1.5 ± 1.0      66.2 ± 7.3         74.5 ± 4.4           0.8, 0.9, 2.7  70.3, 57.8, 70.4
+# (AMD EPYC, 1 thread, fp32, torch 2.15.0+cu132, 63.7 minutes)

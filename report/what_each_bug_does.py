@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import common
-from common import ConvNet
+from common import ConvNet, joined, last_values, mean_std
 from task_3_1_a import TEMPLATE, train_classifiers
 
 
@@ -61,9 +61,10 @@ def main():
     common.plot_curves(args, "what_each_bug_does.png", trained, "accuracy", "MNIST accuracy in %")
     rows = [("", "training", "validation", "each seed after epoch 1", "and at the end")]
     for name, runs in trained.items():
-        first, last = ([run.history[epoch]["validation"]["accuracy"] for run in runs] for epoch in (0, -1))
-        rows.append((name, common.mean_std(common.last_values(runs, "accuracy", "training")), common.mean_std(last),
-                     *(", ".join(f"{value:.2f}" for value in values) for values in (first, last))))
+        first = [run.history[0]["validation"]["accuracy"] for run in runs]
+        last = last_values(runs, "accuracy")
+        rows.append((name, mean_std(last_values(runs, "accuracy", "training")), mean_std(last),
+                     joined(first), joined(last)))
     common.print_results(args, [
         f"accuracy in % after epoch {len(runs[0].history)}: on the training images, a mean over the epoch, and on"
         f" {len(validation[0])} validation images", *common.table(*rows)], trained)

@@ -13,15 +13,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import common
-from common import mean_std
-from task_3_1_a import TEMPLATE, LabelledImages, accuracy, train_classifiers
-from task_3_1_c import IMPROVED, FashionNet, random_clothes
+from common import joined, last_values, mean_std
+from task_3_1_a import TEMPLATE, train_classifiers
+from task_3_1_c import IMPROVED, FashionNet, random_clothes, training_accuracy
 
 
 class Variant(nn.Module):
@@ -69,12 +68,11 @@ def main():
     rows = [("", "parameters", "training", "validation", "gain", "each seed")]
     above = None
     for name, runs in trained.items():
-        on_training = [float(accuracy(*common.evaluate(run.network, LabelledImages(*training), args))) for run in runs]
-        values = common.last_values(runs, "accuracy")
-        gain = mean_std([b - a for a, b in zip(above, values)]) if above else ""
+        values = last_values(runs, "accuracy")
+        gain = mean_std([value - before for before, value in zip(above, values)]) if above else ""
         above = values
-        rows.append((name, f"{sum(map(torch.numel, runs[0].network.parameters())):,}", mean_std(on_training),
-                     mean_std(values), gain, ", ".join(f"{value:.2f}" for value in values)))
+        rows.append((name, common.count_parameters(runs[0].network), mean_std(training_accuracy(runs, training, args)),
+                     mean_std(values), gain, joined(values)))
     common.print_results(args, [
         f"accuracy in % after epoch {len(runs[0].history)} on the training images (as they are) and on"
         f" {len(validation[0])} held-out training images; gain: over the row above", *common.table(*rows)], trained)

@@ -22,11 +22,11 @@ from common import ROOT
 from task_3_1_a import TEMPLATE, LabelledImages
 from task_3_1_c import IMPROVED
 from task_3_2_a import NoisyFashionMNIST
-from task_3_2_b import SETTINGS, UNet
+from task_3_2_b import LISTED, UNet
 
 TURNS, IMAGES = 3, 6_000  # an epoch here is a tenth of the training images
 TYPES = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if common.has_fast_bf16("cpu") else {})
-NETWORKS = (TEMPLATE, IMPROVED, SETTINGS, replace(SETTINGS, network=UNet))
+NETWORKS = (TEMPLATE, IMPROVED, LISTED, replace(LISTED, network=UNet))
 # Multiplications and additions of ConvNet for one image, forward; backward costs twice as much again
 FLOP = 2 * (28 * 28 * 9 * 32 * (1 + 32 + 32) + 28 * 28 * 32 * 256 + 256 * 10)
 

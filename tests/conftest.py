@@ -87,10 +87,10 @@ def make_args(tmp_path):
 
 @pytest.fixture
 def fit(make_args, data):
-    """A function that trains with some settings, in a folder of its own unless one is named."""
+    """A function that trains with some settings and arguments, in a folder of its own unless one is named."""
     numbers = itertools.count()
-    return lambda settings=SETTINGS, data=data, folder=None: common.fit(
-        "net", settings, data, {"accuracy": accuracy}, make_args(folder or f"run{next(numbers)}"), seed=0)
+    return lambda settings=SETTINGS, data=data, folder=None, **changes: common.fit(
+        "net", settings, *data, {"accuracy": accuracy}, make_args(folder or f"run{next(numbers)}", **changes), seed=0)
 
 
 @pytest.fixture

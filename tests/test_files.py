@@ -12,18 +12,22 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops, ImageOps
 from torchvision import datasets
 
 import common
+import task_3_1_c
 import task_3_1_d
 from common import ConvNet, UserError
 from conftest import POSIX, ROOT, assert_one_line_error
+from synthetic_data import draw_class
 from task_3_1_c import FashionNet
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Pillow and torch, about damaged files
@@ -33,8 +37,8 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
 def checkpoint_bytes(network=FashionNet, **changes):
     """A checkpoint of a classifier as bytes, with some entries replaced or, where they are None, left out."""
-    state = {"settings": {"network": network.__name__}, "data": "FashionMNIST", "seed": 1, "command": "python task.py",
-             "date": "2026-01-01", "history": [{"validation": {"accuracy": 12.3}}],
+    state = {"settings": {"network": common.name_of(network)}, "data": "FashionMNIST", "seed": 1,
+             "command": "python task.py", "date": "2026-01-01", "history": [{"validation": {"accuracy": 12.3}}],
              "weights": network().state_dict()} | changes
     buffer = io.BytesIO()
     torch.save({key: value for key, value in state.items() if value is not None}, buffer)
@@ -60,6 +64,27 @@ def test_a_network_answers_with_the_classes_of_its_data(tmp_path, network, data,
     assert torch.allclose(together[-1:], alone, atol=1e-5) and alone.max() < 1
 
 
+class MyNet(ConvNet):
+    """A network of one's own, with an argument."""
+
+    def __init__(self, classes=10):
+        super().__init__()
+        self.classifier[3] = torch.nn.Linear(256, classes)
+
+
+def test_ones_own_network_is_found_by_its_name_and_an_unknown_one_named(tmp_path, monkeypatch):
+    """The checkpoint of another variant stays readable: `improved` is a network of NETWORKS and one of BEYOND."""
+    for network, name in ((MyNet, "MyNet"), (partial(MyNet, classes=11), "MyNet(classes=11)")):
+        content = checkpoint_bytes(network)
+        with pytest.raises(UserError, match=re.escape(name) + ".* task_3_1_a.py or task_3_1_c.py"):
+            load(tmp_path, content)
+        monkeypatch.setitem(task_3_1_c.NETWORKS, "improved", replace(task_3_1_c.IMPROVED, network=network))
+        found, _, origin = load(tmp_path, content)
+        saved = torch.load(tmp_path / "net.pt", weights_only=True)["weights"]
+        assert found.load_state_dict(saved) and f"net.pt, {name} trained on FashionMNIST" in origin
+    assert isinstance(load(tmp_path, checkpoint_bytes())[0], FashionNet)
+
+
 def read(tmp_path, image, name="image.png", **keywords):
     image.save(tmp_path / name)
     return task_3_1_d.read_image(tmp_path / name, **keywords)
@@ -77,6 +102,41 @@ def test_transparent_is_black_a_bright_background_noted_and_no_image_squeezed(tm
         assert found[0, :7].max() == 0  # padded with black, which is no background of the photo
         assert found[0, 7:21].unique().tolist() == [255 - brightness if invert else brightness]
         assert ("bright background: try it with" + advice + " --invert" in note) == ((brightness == 20) == invert)
+
+
+@pytest.mark.parametrize("size, background, invert", [
+    (280, 0, False), (140, 0, False), (93, 60, False), (140, 255, True), (280, 170, True), (93, 170, True)])
+def test_a_photo_is_cropped_to_the_garment_whatever_its_background(tmp_path, size, background, invert):
+    """A noisy photo, of which the garment fills the whole width, half or a third, has the pixels of a sharp one."""
+    garment = ImageOps.autocontrast(Image.fromarray(draw_class("FashionMNIST", 8)).crop((4, 6, 25, 25)))
+    sharp, _ = read(tmp_path, garment.resize((210, 190)))
+    photo = Image.new("L", (280, 280))
+    photo.paste(garment.resize((size, size * 19 // 21)), (0, 10))
+    photo = photo.point(lambda value: background + ((0 if invert else 255) - background) * value / 255)
+    photo = ImageChops.add(photo, Image.effect_noise(photo.size, 10), offset=-128)
+    found, note = read(tmp_path, photo, invert=invert)
+    assert (found.int() - sharp.int()).abs().float().mean() < 20 and note == "converted from 280x280 L"
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_an_image_of_28x28_pixels_is_taken_as_it_is(tmp_path, invert):
+    """Neither cropped nor stretched: a small, dim garment on a background that is nearly black."""
+    image = Image.new("L", (28, 28), 235 if invert else 20)
+    image.paste(100, (10, 10, 18, 18))
+    found, note = read(tmp_path, image, invert=invert)
+    expected = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(1, 28, 28)
+    assert torch.equal(found, 255 - expected if invert else expected) and note == ""
+
+
+def test_the_note_on_a_bright_background_looks_at_the_whole_image(tmp_path):
+    """Cropped, a white garment fills the frame; a fully black image has nothing to be cropped to."""
+    image = Image.new("L", (100, 100))
+    assert read(tmp_path, image)[0].max() == 0 and read(tmp_path, image, invert=True)[0].min() == 255
+    image.paste(255, (30, 30, 70, 70))
+    found, note = read(tmp_path, image)
+    assert found.min() > 250 and note == "converted from 100x100 L"
+    found, note = read(tmp_path, image, crop=False)  # a digit keeps its margin
+    assert found[0, :7].max() == 0 and found[0, 14, 14] == 255
 
 
 @pytest.mark.parametrize("mode, scale", [("L", 1), ("I;16", 257), ("F", 1 / 255), ("F", 1.001 / 255), ("F", 1)])
@@ -174,8 +234,12 @@ def test_the_ten_images_run_from_one_to_the_other_and_are_the_sheets(synthetic, 
     assert task_3_1_d.morph_images(first, last, 10)[:, 0, 0, 0].tolist() == list(range(0, 91, 10))
     assert task_3_1_d.morph_images(first, first + 1, 4)[:, 0, 0, 0].tolist() == [0, 0, 1, 1]  # rounded, not cut off
     monkeypatch.setattr(task_3_1_d, "SAMPLES", [tmp_path / f"img{i:02}.png" for i in range(10)])
-    with pytest.raises(UserError, match="published"):
+    with pytest.raises(UserError, match="another Fashion-MNIST: put the published.* as img00.png to img09.png"):
         task_3_1_d.make_samples(synthetic)
+    monkeypatch.setattr(datasets.FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    with pytest.raises(UserError, match="(?s)refused.*: put the published.* as img00.png to img09.png") as caught:
+        task_3_1_d.make_samples(tmp_path)
+    assert "synthetic_data" not in str(caught.value)  # would be refused
     assert not any(path.exists() for path in task_3_1_d.SAMPLES)
     if not os.environ.get("MLGV_DATA"):
         pytest.skip("the rest needs the published data sets: set MLGV_DATA to their folder")
@@ -222,12 +286,13 @@ def idx(*counts, value=0):
     return struct.pack(f">4B{len(counts)}I", 0, 0, 8, len(counts), *counts) + content
 
 
-@pytest.mark.parametrize("name, content, text", [
-    (IMAGES, idx(240, 28, 28)[:-9], f"cannot read .*{IMAGES}"), (LABELS, b"", f"cannot read .*{LABELS}"),
-    (LABELS, None, f"cannot read .*{LABELS} .IsADirectoryError"), (LABELS, idx(240, value=11), "a label of 0 to 9"),
-    (LABELS, idx(239), "28x28 pixels with a label"), (IMAGES, idx(240, 14, 56), "28x28 pixels")],
-    ids=["cut off", "empty", "folder", "label 11", "too few", "14x56"])
-def test_the_damaged_file_is_named_and_nothing_is_to_be_deleted(synthetic, tmp_path, name, content, text):
+@pytest.mark.parametrize("name, content, cause", [
+    (IMAGES, idx(240, 28, 28)[:-9], "size 188151"), (LABELS, b"", ""), (LABELS, None, "refused"),
+    (LABELS, idx(240, value=11), "a label of 0 to 9"), (LABELS, idx(239), "28x28 pixels with a label"),
+    (IMAGES, idx(240, 14, 56), "28x28 pixels")], ids=["cut off", "empty", "folder", "label 11", "too few", "14x56"])
+def test_damaged_data_name_the_files_to_put_there_and_nothing_is_to_be_deleted(
+        synthetic, tmp_path, monkeypatch, name, content, cause):
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])  # a missing file would be downloaded
     raw = shutil.copytree(synthetic / "MNIST", tmp_path / "MNIST") / "raw"
     (raw.parent / "processed").mkdir()  # an old torchvision's, and an archive: not read
     (raw / f"{IMAGES}.gz").write_bytes(b"\x1f\x8b damaged")
@@ -237,15 +302,19 @@ def test_the_damaged_file_is_named_and_nothing_is_to_be_deleted(synthetic, tmp_p
         (raw / name).mkdir()
     else:
         (raw / name).write_bytes(content)
-    with pytest.raises(UserError, match=text) as caught:
+    with pytest.raises(UserError) as caught:
         common.load("MNIST", True, tmp_path)
-    assert "delete" not in str(caught.value) and "remove" not in str(caught.value)
+    message = str(caught.value)
+    assert message.startswith("MNIST cannot be read or downloaded (") and cause in message
+    for text in (str(raw), "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte", "tests/synthetic_data.py synthetic"):
+        assert text in message
+    assert "delete" not in message and "remove" not in message
 
 
 def test_damaged_data_and_no_network_are_one_line(script, synthetic, tmp_path):
     raw = shutil.copytree(synthetic / "MNIST", tmp_path / "MNIST") / "raw"
     (raw / IMAGES).write_bytes(b"damaged")
-    assert_one_line_error(script("task_3_1_a", "--data-dir", tmp_path), f"cannot read {raw / IMAGES}")
+    assert_one_line_error(script("task_3_1_a", "--data-dir", tmp_path), "MNIST cannot be read", f"into {raw}")
     (raw / LABELS).unlink()
     proxies = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
     process = script("task_3_1_a", "--data-dir", tmp_path, env=proxies)
@@ -279,11 +348,12 @@ def test_a_failed_download_names_its_cause(monkeypatch, tmp_path, answer, text):
         monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
         try:
-            common.load("MNIST", True, tmp_path)
-        except UserError as error:
-            message = str(error)
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        real(None)
-        server.shutdown()
-    assert message.startswith("MNIST cannot be downloaded (") and text in message and "synthetic_data.py" in message
-    assert "delete" not in message
+            with pytest.raises(UserError) as caught:
+                common.load("MNIST", True, tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            real(None)
+            server.shutdown()
+    message = str(caught.value)
+    assert message.startswith("MNIST cannot be read or downloaded (") and text in message
+    assert "synthetic_data.py" in message and "delete" not in message

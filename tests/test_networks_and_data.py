@@ -1,38 +1,41 @@
 """The networks, the data and the measures, checked against what the sheet and the mathematics say."""
 
 import math
-import re
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Subset
 
 import common
 import what_each_change_brings
-from common import ConvNet
+from common import ConvNet, Run
 from conftest import same_weights
-from task_3_1_a import TEMPLATE, LabelledImages, accuracy, random_affine, random_digits, smoothed_cross_entropy
+from task_3_1_a import (
+    TEMPLATE, LabelledImages, accuracy, each_seed, random_affine, random_digits, smoothed_cross_entropy)
 from task_3_1_c import IMPROVED, FashionNet, confusion_matrix, random_clothes
 from task_3_2_a import NoisyFashionMNIST
 from task_3_2_b import VALIDATION_SEED, EncoderDecoder, UNet, image_l2_norm, score_table
-from task_3_2_c import SkipConnection, noise_left
+from task_3_2_c import (
+    SkipConnection, best_constant, coarse_and_fine, coarse_noise_left, read_bottleneck, shares_read)
 from what_each_bug_does import NeverZeroed, WithoutThirdReLU
 from when_the_skip_pays_off import crossing
-from why_the_skip_hurts import best_constant, started_near_minus_x, write_identity
+from why_the_skip_hurts import Variant, started_near, write_identity
 
 
 @pytest.mark.parametrize("make, parameters, relus, shape", [
     (ConvNet, 6_444_170, 4, (2, 10)), (WithoutThirdReLU, 6_444_170, 3, (2, 10)), (FashionNet, 1_791_770, 0, (2, 10)),
-    (EncoderDecoder, 9_585, 5, (2, 1, 28, 28)), (lambda: EncoderDecoder(stride=1), 9_585, 5, (2, 1, 28, 28)),
+    (EncoderDecoder, 9_585, 5, (2, 1, 28, 28)), (Variant, 9_585, 5, (2, 1, 28, 28)),
     (UNet, 262_297, 10, (2, 1, 28, 28)), (SkipConnection, 9_585, 5, (2, 1, 28, 28))])
 def test_networks_have_the_recorded_size_and_bug_1_lacks_a_relu(make, parameters, relus, shape):
     network, images = make(), torch.rand(2, 1, 28, 28)
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert sum(isinstance(layer, nn.ReLU) for layer in network.modules()) == relus
     assert network(images).shape == shape
-    if make is EncoderDecoder:
+    if make in (EncoderDecoder, Variant):
         assert network.encoder(images).shape == (2, 16, 7, 7)
     if make is SkipConnection:  # equation (3)
         assert torch.equal(network(images), images + network.network(images))
@@ -64,8 +67,17 @@ def test_written_down_weights_give_minus_x_and_a_start_near_them_nearly():
     write_identity(network, factor=-1)
     assert torch.equal(network(noisy), -noisy)
     torch.manual_seed(0)
-    first, second = started_near_minus_x(), started_near_minus_x()
+    first, second = started_near(-1), started_near(-1)
     assert 0 < SkipConnection(lambda: first)(noisy).abs().mean() < 0.2 and not same_weights(first, second)
+
+
+def outline(network):
+    """The kind of each layer of a network, its number of parameters and the shape of its output but for the width."""
+    images, layers = torch.rand(2, 1, 28, 28), []
+    for layer in network.features:
+        images = layer(images)
+        layers.append((type(layer), len(list(layer.parameters())), images.shape[2:]))
+    return layers, network(torch.rand(2, 1, 28, 28)).shape
 
 
 def test_the_ablation_leads_from_the_template_to_the_improved_network():
@@ -73,30 +85,70 @@ def test_the_ablation_leads_from_the_template_to_the_improved_network():
     rows = list(what_each_change_brings.NETWORKS.values())
     assert replace(rows[0], epochs=TEMPLATE.epochs) == TEMPLATE
     assert replace(rows[-1], epochs=IMPROVED.epochs) == IMPROVED
-    variant, improved = (re.sub(r"\d{2,}", "", str(network)) for network in (rows[-2].network(), FashionNet()))
-    assert variant.replace("Variant", "FashionNet") == improved
+    assert outline(rows[-2].network()) == outline(FashionNet())
 
 
-def test_measures_by_hand():
+def test_accuracy_is_in_percent():
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0], [0.0, 1.0]])
-    assert accuracy(logits, torch.tensor([0, 1, 1, 1])) == 75  # in percent, not a count
-    logits = 100 * torch.eye(10)[3:4]  # -log p: 0 for class 3, 100 for the nine others, each with a target of 0.01
-    assert smoothed_cross_entropy(logits, torch.tensor([3])) == pytest.approx(9)
+    assert accuracy(logits, torch.tensor([0, 1, 1, 1])) == 75
+
+
+def test_smoothed_cross_entropy_by_hand():
+    """-log p is 0 for class 3 and 100 for the nine others, each of which has a target of 0.01."""
+    assert smoothed_cross_entropy(100 * torch.eye(10)[3:4], torch.tensor([3])) == pytest.approx(9)
+
+
+class Known(nn.Module):
+    """A classifier with these logits whatever the images."""
+
+    def __init__(self, *logits):
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, images):
+        return self.logits
+
+
+def test_an_ensemble_takes_the_largest_mean_softmax(make_args):
+    """A majority would get the first image wrong, the mean of the logits the second."""
+    networks = [Known([0.1, 0], [5.0, 0]), Known([0.1, 0], [5.0, 0]), Known([0, 9.0], [0, 20.0])]
+    runs = [Run(network, [{"validation": {"accuracy": 50.0}}], None) for network in networks]
+    validation = torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([1, 0])
+    assert each_seed(runs, validation, make_args()) == ["each seed: 50.00, 50.00, 50.00; their ensemble: 100.00"]
+    assert each_seed(runs[:1], validation, make_args()) == []
+
+
+def test_equation_2_is_a_mean_of_norms():
     outputs = torch.tensor([[[[3.0, 4.0]]], [[[6.0, 8.0]]]])
-    assert image_l2_norm(outputs, torch.zeros_like(outputs)) == 7.5  # equation (2): a mean of norms
+    assert image_l2_norm(outputs, torch.zeros_like(outputs)) == 7.5
+
+
+def test_the_rows_of_a_confusion_matrix_are_the_true_classes():
     confusion = confusion_matrix(torch.tensor([1, 1, 3]), torch.tensor([2, 2, 3]))
-    assert confusion[2, 1] == 2 and confusion[3, 3] == 1 and confusion.sum() == 3  # rows are the true classes
+    assert confusion[2, 1] == 2 and confusion[3, 3] == 1 and confusion.sum() == 3
+
+
+def test_the_best_constant_is_the_median():
     assert best_constant(torch.tensor([0, 0, 0, 0.5, 1.0])) == pytest.approx(0.3)
+
+
+def test_mean_and_standard_deviation_as_text():
     assert common.mean_std([99.0, 98.0, 100.0]) == "99.00 ± 1.00"  # n - 1 in the denominator
     assert common.mean_std([0.5], digits=1) == "0.5"
+
+
+def test_the_columns_of_a_table_are_aligned():
     assert common.table(("", "MAE"), ("denoiser", "0.05 ± 0.01"), ("X", "0.5")) == [
         "                    MAE", "denoiser    0.05 ± 0.01", "X                   0.5"]
-    nested = partial(SkipConnection, network=partial(EncoderDecoder, channels=32))  # settings are saved as texts
-    assert common.name_of(nested) == "SkipConnection(network=EncoderDecoder(channels=32))"
+
+
+def test_settings_as_text_name_functions_and_keywords():
+    nested = partial(SkipConnection, network=partial(Variant, channels=32))
+    assert common.name_of(nested) == "SkipConnection(network=Variant(channels=32))"
     assert list(map(common.name_of, (ConvNet, 1e-3, None))) == ["ConvNet", "0.001", "None"]
 
 
-def test_score_table_crossing_and_noise_left_by_hand():
+def test_score_table_by_hand():
     """Errors 2 and 4 in the background, 0.5 and 0.1 on the garment; clamped to [0, 1], 0, 1, 0.5 and 0.1."""
     clean = torch.tensor([0, 0, 0.5, 1]).reshape(1, 1, 2, 2)
     outputs = torch.tensor([-2, 4, 1, 0.9]).reshape(1, 1, 2, 2)
@@ -105,14 +157,66 @@ def test_score_table_crossing_and_noise_left_by_hand():
     mse = (2 ** 2 + 4 ** 2 + 0.5 ** 2 + 0.1 ** 2) / 4
     assert one.split() == ["one", "1.6500", "3.0000", "0.3000", "0.4000", f"{mse:.5f}", f"{-10 * math.log10(mse):.2f}"]
     assert two.count("3.0000 ± 1.4142") == 3
+
+
+def test_the_amplitude_of_the_crossing_by_hand():
     without = [1.0] * 7  # at the amplitudes 0.05, 0.1, 0.15, 0.2, 0.3, 0.5 and 1
     assert crossing(without, [0.0, 0, 0, 0, 4, 5, 6]) == pytest.approx(0.225)  # gaps of -1 at 0.2 and of 3 at 0.3
     for never_twice_or_down in ([2.0] * 7, [0.0] * 7, [0.0, 2, 0, 2, 2, 2, 2], [2.0, 2, 2, 2, 0, 0, 0]):
         assert math.isnan(crossing(without, never_twice_or_down))
-    means = torch.rand(1, 1, 7, 7).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
-    rest = torch.tensor([1.0, -1]).repeat(14)  # stripes, whose mean over 4 x 4 pixels is 0
-    image = torch.rand(1, 1, 28, 28)
-    assert noise_left(image + 0.5 * means + 0.1 * rest + 3, image + means + rest, image) == pytest.approx([50, 10])
+
+
+COARSE = torch.rand(1, 1, 7, 7, generator=torch.Generator().manual_seed(0))
+BLOCKS = COARSE.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+STRIPES = torch.tensor([1.0, -1]).repeat(14).expand(1, 1, 28, 28)  # their mean over 4 x 4 pixels is 0
+
+
+def test_coarse_and_fine_part_by_hand():
+    coarse, fine = coarse_and_fine(BLOCKS + STRIPES)
+    assert torch.allclose(coarse, COARSE) and torch.allclose(fine, STRIPES)
+
+
+def test_coarse_noise_left_by_hand():
+    """Half of the coarse noise; neither the fine noise nor a constant counts."""
+    clean = torch.rand(1, 1, 28, 28)
+    left = coarse_noise_left(clean + 0.5 * BLOCKS + 0.1 * STRIPES + 3, clean + BLOCKS + STRIPES, clean)
+    assert left == pytest.approx(50, abs=0.01)
+
+
+def test_shares_read_by_hand():
+    assert shares_read(BLOCKS + 0.5 * STRIPES, BLOCKS + STRIPES) == pytest.approx([100, 75])
+    assert shares_read(0 * BLOCKS, BLOCKS + STRIPES) == [0, 0]
+
+
+class Noise(nn.Module):
+    """An encoder whose features have nothing to do with the images."""
+
+    def forward(self, images):
+        return torch.rand(len(images), 16, 7, 7)
+
+
+def constant():
+    """An encoder all of whose ReLUs are dead."""
+    return nn.Sequential(nn.Conv2d(1, 16, 4, stride=4), nn.Threshold(1e9, 0))
+
+
+@pytest.mark.parametrize("encoder, coarse, fine", [
+    (nn.PixelUnshuffle(4), 100, 100), (nn.AvgPool2d(4), 100, 0), (constant(), 0, 0), (Noise(), -20, -20)],
+    ids=["all pixels", "means over 4 x 4 pixels", "constant", "noise"])
+def test_what_is_read_from_a_bottleneck_is_what_its_features_hold(images, make_args, encoder, coarse, fine):
+    """On the half of the images on which nothing was fitted: on the other one, noise would seem to hold something."""
+    torch.manual_seed(0)
+    pairs = NoisyFashionMNIST(images, noise_seed=1)
+    read, noisy = read_bottleneck(SimpleNamespace(encoder=encoder), pairs, make_args())
+    assert torch.allclose(noisy, pairs[20:][0] - pairs[:20][0].mean(dim=0))
+    assert shares_read(read, noisy) == pytest.approx([coarse, fine], abs=10 if isinstance(encoder, Noise) else 2)
+
+
+def test_the_bottleneck_of_a_network_that_lets_all_of_x_through_is_read_completely(images, make_args):
+    network = SkipConnection()
+    write_identity(network.network, factor=-1)
+    pairs = NoisyFashionMNIST(images, noise_seed=1)
+    assert shares_read(*read_bottleneck(network, pairs, make_args())) == pytest.approx([100, 100], abs=0.1)
 
 
 def test_batches_hold_every_image_once_as_floats_from_0_to_1_with_its_label(images):
@@ -132,6 +236,27 @@ def test_limit_shortens_the_training_data_and_holdout_never_opens_the_test_set(s
     (training, first), (validation, last) = common.load_split(args)
     assert torch.equal(torch.cat([training, validation]), everything) and len(validation) == 40
     assert torch.equal(torch.cat([first, last]), classes)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["labelled", "noisy"])
+def test_a_plain_data_loader_reads_every_image_once_with_its_own_target(images, kind, workers):
+    """Also through a Subset, in its order, and with worker processes."""
+    dataset = {"labelled": LabelledImages(images, torch.arange(40)), "noisy": NoisyFashionMNIST(images, 1)}[kind]
+    order = list(range(39, -1, -1))
+    for part, expected in ((dataset, dataset[:]), (Subset(dataset, order), dataset[order])):
+        batches = list(DataLoader(part, 32, num_workers=workers))
+        assert [len(inputs) for inputs, _ in batches] == [32, 8]
+        assert all(map(torch.equal, map(torch.cat, zip(*batches)), expected))
+
+
+@pytest.mark.parametrize("augment", [None, random_digits, random_clothes])
+def test_a_single_index_gives_one_pair(images, augment):
+    image, label = LabelledImages(images, torch.arange(40), augment)[3]
+    assert image.shape == (1, 28, 28) and label.shape == () and label == 3
+    assert augment or torch.equal(image, images[3].float() / 255)
+    noisy, clean = NoisyFashionMNIST(images)[3]
+    assert noisy.shape == (1, 28, 28) and torch.equal(clean, images[3].float() / 255) and (noisy >= clean).all()
 
 
 @pytest.mark.parametrize("augment", [random_digits, random_clothes])

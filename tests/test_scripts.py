@@ -1,12 +1,16 @@
 """The scripts as a user runs them, on synthetic data: options, trial runs, records, kills, how they end."""
 
+import importlib
 import io
+import os
 import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -15,13 +19,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import common
-import task_3_2_b
 from child import Script, run_script
 from conftest import POSIX, ROOT, SETTINGS, assert_one_line_error, change, only
 
 TASKS = sorted(path.stem for path in ROOT.glob("task_3_*.py"))
 EXPERIMENTS = sorted(f"report/{path.stem}" for path in ROOT.glob("report/w*.py"))
-HELP = {"task_3_1_a": ["(default: 15)", "(default: 100)", "(default: 0.001)"], "task_3_2_b": ["(default: 0.005)"],
+HELP = {"task_3_1_a": ["(default: 15)", "(default: 100)", "(default: 0.001)"], "task_3_2_c": ["(default: 0.02)"],
         "task_3_1_c": ["(defaults: see NETWORKS in the script)"], "task_3_1_d": ["--checkpoint"]}
 OWN = {  # command: the network and the loss of each checkpoint that it publishes
     "task_3_1_a --beyond --seed 0 3": dict.fromkeys(
@@ -44,7 +47,6 @@ def start(monkeypatch, synthetic, tmp_path):
         parser.add_argument("--beyond", action="store_true")
         return common.start_run(parser, data, ["beyond"])
 
-    monkeypatch.setattr(common, "RUNS", [])
     monkeypatch.setitem(common.PUBLISHED, "MNIST", int(common.load("MNIST", True, synthetic)[0].sum()))
     return start
 
@@ -111,31 +113,77 @@ def test_help_shows_the_tasks_own_numbers(script, name):
         assert text in " ".join(process.stdout.split())
 
 
-@pytest.mark.parametrize("place", ["plot_curves", "load_split"])
 @pytest.mark.parametrize("error, status, text", [
+    (common.UserError("a mistake\nin two lines"), 2, "task.py: a mistake in two lines"),
     (OSError(28, "No space left on device"), 2, "No space left on device"), (KeyboardInterrupt(), 130, "interrupted"),
-    (ValueError("a bug"), None, ""), (torch.OutOfMemoryError("CUDA out of memory."), 2, "--batch-size"),
-    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "--batch-size")], ids=str)
-def test_whatever_fails_after_an_epoch_says_how_to_go_on(start, monkeypatch, capsys, place, error, status, text):
-    def fail(*_, **__):
+    (torch.OutOfMemoryError("CUDA out of memory."), 2, "--batch-size"), (MemoryError(), 2, "--batch-size"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "--batch-size")], ids=repr)
+def test_whatever_stops_a_script_is_one_line(monkeypatch, capsys, error, status, text):
+    def main():
         raise error
 
-    start("--epochs", 1, "--limit", 20)
-    sys.argv[0] = str(ROOT / "task_3_2_b.py")
-    monkeypatch.setattr(common, place, fail)
-    with pytest.raises(SystemExit if status else ValueError) as caught:
-        common.run_script(task_3_2_b.main)
+    monkeypatch.setattr(sys, "argv", ["folder/task.py"])
+    with pytest.raises(SystemExit) as caught:
+        common.run_script(main)
     errors = capsys.readouterr().err.splitlines()
-    if status:
-        assert caught.value.code == status and len(errors) == 1 and text in errors[0]
-    said = errors[0] if status else caught.value.__notes__[-1]  # a bug keeps its traceback
-    assert ("--resume" in said) == (place == "plot_curves" and text != "--batch-size")  # which fails again
+    assert caught.value.code == status and len(errors) == 1 and text in errors[0]
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), RuntimeError("a bug")], ids=repr)
+def test_a_bug_keeps_its_traceback(error):
+    def main():
+        raise error
+
+    with pytest.raises(type(error), match="^a bug$"):
+        common.run_script(main)
+
+
+def test_a_device_that_does_not_work_is_not_taken(start, monkeypatch, capsys):
+    broken = torch.device("cuda" if sys.platform == "darwin" else "mps")  # nowhere to be had
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: broken)
+    assert start().device == "cpu"
+    said = [line for line in capsys.readouterr().out.splitlines() if "CPU" in line]
+    assert len(said) == 1 and said[0].startswith(f"computing on the CPU, because {broken} does not work here (")
+    with pytest.raises(common.UserError, match=rf"^{broken} does not work here \(.*\): give --device cpu$"):
+        start("--device", broken)
+    assert start("--device", "cpu").device == "cpu" and "because" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_recorded_command_of_an_experiment_is_no_trial_run(name, monkeypatch, synthetic, tmp_path):
+    """It is stopped where its training would start; the synthetic data count as published."""
+    def start_run(*arguments, **keywords):
+        started.append(real(*arguments, **keywords))  # an error with --record, if it were one
+        raise KeyboardInterrupt
+
+    experiment, started, real = importlib.import_module(Path(name).name), [], common.start_run
+    seeds = ["--seed", "0", "1", "2"] if hasattr(experiment, "NETWORKS") else []
+    monkeypatch.setattr(sys, "argv", [
+        str(ROOT / f"{name}.py"), *seeds, "--record", f"--data-dir={synthetic}", f"--log-dir={tmp_path}"])
+    monkeypatch.setattr(common, "start_run", start_run)
+    for data in common.PUBLISHED:
+        monkeypatch.setitem(common.PUBLISHED, data, int(common.load(data, True, synthetic)[0].sum()))
+    with pytest.raises(KeyboardInterrupt):
+        experiment.main()
+    assert started[0].changed == "" and started[0].command == " ".join(["python", f"{name}.py", *seeds])
 
 
 @pytest.mark.parametrize("output", [io.StringIO(), io.TextIOWrapper(io.BytesIO(), encoding="ascii"), None])
 def test_any_standard_output_will_do(monkeypatch, output):
     monkeypatch.setattr(sys, "stdout", output)
     assert common.run_script(lambda: print("π") or 7) == 7
+
+
+def test_a_pipe_shows_each_line_at_once(synthetic, tmp_path):
+    """The script is killed at its first line. With a buffer, that would be there only together with the last."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "task_3_2_b.py", "--data-dir", synthetic, "--log-dir", tmp_path, "--limit", "20",
+         "--epochs", "2"], env=environment, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    first = process.stdout.readline()
+    process.kill()
+    rest, _ = process.communicate()
+    assert first.startswith("trial run") and "minutes)" not in rest
 
 
 def contents(folder):
@@ -148,8 +196,9 @@ def test_3_1_a_shows_its_curves_where_it_says(script, tmp_path):
     process = script("task_3_1_a", "--epochs", 2, "--seed", 0, 1)
     assert process.returncode == 0 and process.stderr == ""  # no progress bar in a pipe, no warnings
     folder = only(tmp_path / "runs", "results.txt").parent
-    shown = process.stdout.index(f'tensorboard --logdir "{folder.relative_to(tmp_path)}"')
-    assert shown < process.stdout.index("epoch  1/2")
+    before = process.stdout.partition("epoch  1/2")[0]
+    assert f'tensorboard --logdir "{folder}" --samples_per_plugin images=100' in before
+    assert "after an interruption, the same command with --resume goes on" in before
     for kind, own in (("training", {"learning rate"}), ("validation", set())):
         events = EventAccumulator(str(folder / "template" / "seed1" / kind)).Reload()
         assert set(events.Tags()["scalars"]) == {"loss", "accuracy"} | own
@@ -191,7 +240,7 @@ def test_the_summary_and_the_experiments(script, tmp_path, name):
     process = script(name, *([] if name == "task_3_1_b" else ["--epochs", 1, "--limit", 10]))
     assert process.returncode == 0, process.stderr
     results = only(tmp_path / "runs", "results.txt").read_text(encoding="utf-8")
-    assert name != "task_3_1_b" or "Total params: 6,444,170" in results
+    assert name != "task_3_1_b" or "Total params: 6,444,170" in results and "--logdir" not in process.stdout
 
 
 @pytest.mark.parametrize("command", OWN)
@@ -228,12 +277,12 @@ def test_a_trial_run_changes_no_file_but_its_own_and_record_its_block_alone(proj
     assert block in path.read_text(encoding="utf-8") and results.partition("\n")[2] in process.stdout
     assert set(contents(project)) - set(before) == {
         "checkpoints/task_3_2_b.pt", "report/figures/task_3_2_b.png", "report/figures/task_3_2_b_images.png"}
-    change(path, ("lr=5e-3)", "lr=4e-3)"))
-    assert_one_line_error(run_project("task_3_2_b", "--resume"), "other settings (lr 0.005 -> 0.004)")
+    change(path, ("lr=2e-2)", "lr=1e-2)"))
+    assert_one_line_error(run_project("task_3_2_b", "--resume"), "other settings (lr 0.02 -> 0.01)")
 
 
 @POSIX
-def test_ctrl_c_and_a_full_disk_keep_the_last_state_and_say_how_to_go_on(synthetic, tmp_path):
+def test_ctrl_c_and_a_full_disk_keep_the_last_state(synthetic, tmp_path):
     """A limit to each file stands for the full disk: large enough for the curves, too small for the training state."""
     command = [ROOT / "task_3_2_b.py", "--data-dir", synthetic, "--limit", 100, "--epochs", 30, "--log-dir", tmp_path]
     running = Script(*command)
@@ -241,12 +290,12 @@ def test_ctrl_c_and_a_full_disk_keep_the_last_state_and_say_how_to_go_on(synthet
         time.sleep(0.01)
     process = running.finish(signal.SIGINT)
     assert process.returncode == 130 and len(process.stderr.strip().splitlines()) == 1, process.stderr
-    assert "interrupted" in process.stderr and "--resume" in process.stderr
+    assert "interrupted" in process.stderr
     checkpoint = only(tmp_path, "checkpoint.pt")
     before = checkpoint.read_bytes()
     assert len(common.load_checkpoint(checkpoint)["history"]) >= 2
     process = Script(*command, "--resume", file_size=len(before) - 1000).finish()
-    assert_one_line_error(process, "File too large", "--resume")
+    assert_one_line_error(process, "File too large")
     assert checkpoint.read_bytes() == before and not list(checkpoint.parent.glob("*.tmp.*"))
     assert run_script(*command, "--resume").returncode == 0
 
@@ -260,15 +309,19 @@ def test_killed_at_random_moments_and_resumed(synthetic, tmp_path, name, options
     start, random, kills = time.perf_counter(), Random(name), 0
     assert run_script(*command, tmp_path / "whole").returncode == 0
     seconds = time.perf_counter() - start
-    while kills < 4:
+    for _ in range(30):
         resume = ["--resume"] * any((tmp_path / "killed").rglob("command.txt"))
         running = Script(*command, tmp_path / "killed", *resume)
         running.process.join(random.uniform(0.3, 0.9) * seconds)
         if running.process.is_alive():
             running.finish(signal.SIGKILL)
             kills += 1
+            if kills == 4:
+                break
         else:
-            shutil.rmtree(tmp_path / "killed")  # it came to its end: once more from the beginning
+            shutil.rmtree(tmp_path / "killed")  # it came to its end: once more from the beginning, and killed earlier
+            seconds *= 0.8
+    assert kills == 4
     assert run_script(*command, tmp_path / "killed", "--resume").returncode == 0
     whole, killed = (only(tmp_path / run, "results.txt").parent for run in ("whole", "killed"))
     for path in whole.rglob("checkpoint.pt"):

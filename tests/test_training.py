@@ -2,11 +2,13 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import common
@@ -14,7 +16,7 @@ from conftest import SETTINGS, same_weights
 from task_3_1_a import LabelledImages, accuracy, random_digits, train_classifiers
 from task_3_1_c import random_clothes
 from task_3_2_a import NoisyFashionMNIST
-from task_3_2_b import SETTINGS as SHEETS, EncoderDecoder, train_denoisers
+from task_3_2_b import LISTED, EncoderDecoder, train_denoisers
 from why_the_skip_hurts import write_identity
 
 LONGER = replace(SETTINGS, epochs=4)
@@ -50,7 +52,7 @@ def test_all_that_is_random_differs_between_seeds_and_epochs_only(make_args, dat
         seen = []
         settings = replace(  # it ends with its initial weights
             SETTINGS, network=watched(seen), loss=lambda outputs, _: outputs.mean(), lr=1e-12)
-        networks.append(common.fit("net", settings, (training, data[1]), {}, make_args(str(number)), seed).network)
+        networks.append(common.fit("net", settings, training, data[1], {}, make_args(str(number)), seed).network)
         streams.append([inputs for in_training, inputs in seen if in_training])
     assert all(map(torch.equal, streams[0], streams[2])) and same_weights(networks[0], networks[2])
     assert not torch.allclose(networks[0][0].weight, networks[1][0].weight, atol=1e-3)
@@ -93,7 +95,7 @@ def test_denoisers_see_the_noise_of_their_settings(make_args, tmp_path):
         return network
 
     black = torch.zeros(50, 1, 28, 28, dtype=torch.uint8)
-    settings = replace(SHEETS, network=unchanged, noise=0.2, epochs=2, lr=1e-12)
+    settings = replace(LISTED, network=unchanged, noise=0.2, epochs=2, lr=1e-12)
     history = train_denoisers({"net": settings}, black, black, make_args())["net"][0].history
     for kind in ("training", "validation"):
         assert [row[kind]["MAE"] for row in history] == pytest.approx([0.1, 0.1], abs=0.002)
@@ -106,7 +108,7 @@ def test_denoisers_see_the_noise_of_their_settings(make_args, tmp_path):
 @pytest.fixture
 def stop(fit, monkeypatch, tmp_path):
     """A function that stops a training between logging an epoch and saving it; returns the path of its checkpoint."""
-    def stop(epoch):
+    def stop(epoch, **changes):
         def save(path, state):
             if len(state["history"]) == epoch:
                 raise KeyboardInterrupt
@@ -115,14 +117,16 @@ def stop(fit, monkeypatch, tmp_path):
         real = common.save_checkpoint
         with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
             context.setattr(common, "save_checkpoint", save)
-            fit(LONGER, folder="run")
+            fit(LONGER, folder="run", **changes)
         return tmp_path / "run" / "net" / "seed0" / "checkpoint.pt"
     return stop
 
 
-def test_a_resumed_training_is_bit_identical_and_has_each_step_once(fit, stop):
-    undisturbed, path = fit(LONGER), [stop(epoch) for epoch in (1, 3, 4)][0]
-    resumed = fit(LONGER, folder="run")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_training_is_bit_identical_and_has_each_step_once(fit, stop, precision):
+    undisturbed = fit(LONGER, precision=precision)
+    path = [stop(epoch, precision=precision) for epoch in (1, 3, 4)][0]
+    resumed = fit(LONGER, folder="run", precision=precision)
     assert same_weights(undisturbed.network, resumed.network)
     histories = [[{**row, "seconds": 0} for row in run.history] for run in (undisturbed, resumed)]
     assert histories[0] == histories[1] and len(histories[0]) == 4
@@ -136,7 +140,7 @@ def test_what_is_saved_of_a_training_and_of_a_finished_one(fit, stop, monkeypatc
     path = stop(3)
     state = common.load_checkpoint(path)
     assert {"optimizer", "scheduler"} <= set(state)
-    with pytest.raises(common.UserError, match=r"other settings \(lr 0.001 -> 0.5\)"):
+    with pytest.raises(common.UserError, match=r"other settings \(lr 0.001 -> 0.5\): leave out --resume"):
         fit(replace(LONGER, lr=0.5), folder="run")
     common.save_checkpoint(path, state | {"weights": {}})
     with pytest.raises(common.UserError, match="do not fit"):
@@ -147,6 +151,40 @@ def test_what_is_saved_of_a_training_and_of_a_finished_one(fit, stop, monkeypatc
     monkeypatch.setattr(common, "train_epoch", lambda *_: pytest.fail("trains again"))
     again = fit(LONGER, folder="run")
     assert again.history == finished.history and same_weights(again.network, finished.network)
+
+
+def test_edited_layers_are_refused_and_what_a_killed_process_left_is_removed(fit, stop):
+    def small():  # the name of the network that was saved
+        network = SETTINGS.network()
+        network[2] = nn.ELU()
+        return network
+
+    path = stop(3)
+    leftovers = [path.with_name("123.tmp.checkpoint.pt"), path.with_name("4.tmp.checkpoint.pt")]
+    for leftover in leftovers:
+        leftover.touch()
+    with pytest.raises(common.UserError, match=r"other settings \(the layers were edited\): leave out --resume"):
+        fit(replace(LONGER, network=small), folder="run")
+    assert len(fit(LONGER, folder="run").history) == 4 and not any(map(Path.exists, leftovers))
+
+
+def test_bf16_computes_in_bf16_and_gives_float32(make_args, images):
+    """The outputs of the listed network differ from those of fp32 by more than fp32's rounding, but not by much."""
+    torch.manual_seed(0)
+    network, inputs = EncoderDecoder(), images / 255
+    fp32, bf16 = (common.forward(network, inputs, make_args(precision=precision)) for precision in ("fp32", "bf16"))
+    assert fp32.dtype == bf16.dtype == torch.float32 and torch.equal(fp32, network(inputs))
+    assert 1e-5 < (fp32 - bf16).abs().max() < 0.05 * fp32.abs().max()
+
+
+def test_a_training_on_the_accelerator_is_resumed(fit, stop, make_args):
+    device, precision = common.choose_device(make_args(device="auto", precision="auto"))
+    if device == "cpu":
+        pytest.skip("no accelerator that works here")
+    undisturbed, _ = fit(LONGER, device=device, precision=precision), stop(3, device=device, precision=precision)
+    resumed = fit(LONGER, folder="run", device=device, precision=precision)
+    assert len(resumed.history) == 4 and next(resumed.network.parameters()).device.type == device
+    assert all(map(torch.allclose, resumed.network.parameters(), undisturbed.network.parameters()))
 
 
 def test_a_training_that_diverges_stops_and_keeps_what_was_saved(fit, tmp_path):
