@@ -5,12 +5,12 @@ weights, batches and noise for both; the 10,000 test images, after the last epoc
 
 With the skip connection π has to output the negative of the noise, 15/16 of whose energy is fine: deviations from the
 means over 4 x 4 pixels. The bottleneck, the output of π's encoder, holds just as many numbers as the image has pixels,
-7 x 7 x 16 = 784; trained from a random start, it fills with the fine part of X and loses the coarse one, the garment: a
-linear map reads 1.5 % of the coarse part back out of it, 96.7 % without the skip connection
-(report/figures/task_3_2_c_bottleneck.png). So coarse noise can neither be output nor be told from clothes, and 74.5 %
-of it stays, as blotches. With some room to spare, or a start near π(X) = -X, which lets all of X through, the garment
-stays in the bottleneck and most of the harm is gone (`report/why_the_skip_hurts.py`). Where the noise is weak, little
-can stay: there the skip connection pays off (`report/when_the_skip_pays_off.py`).
+7 x 7 x 16 = 784; trained from a random start, it comes to hold the fine part of X and loses the coarse one, the
+garment: a linear map reads 1.5 % of the coarse part back out of it, 96.7 % without the skip connection
+(report/figures/task_3_2_c_bottleneck.png). So π can hardly output coarse noise or tell it from clothes: 74.5 % of it
+stays, as blotches, against 25.6 %. With more channels, or a start near π(X) = -X, which lets all of X through, the
+garment stays in the bottleneck and most of the harm is gone (`report/why_the_skip_hurts.py`). Where the noise is weak,
+little can stay: there the skip connection pays off (`report/when_the_skip_pays_off.py`).
 
 The possible benefits: only a residual has to be learned, which is easier when it is small or simple (He et al. 2015,
 arXiv:1512.03385); detail bypasses the bottleneck; in deep networks gradients have a direct path, because the derivative
@@ -62,7 +62,7 @@ def coarse_noise_left(outputs, noisy, clean):
 
 
 def positions(images, size, stride=1, padding=0):
-    """For batches of images [N, C, H, W], the windows of all 7 x 7 positions as float64 rows [B * 49, C * size²]."""
+    """For batches of B images [N, C, H, W], their windows at all 7 x 7 positions: float64 [B * 49, C * size²]."""
     for batch in images.split(500):
         yield F.unfold(batch, size, padding=padding, stride=stride).mT.flatten(0, 1).double()
 
@@ -76,7 +76,7 @@ def read_bottleneck(network, pairs, args):
     """Read X back out of π's bottleneck by a linear map, fitted on the first half of the images, for the second half.
 
     It is one least-squares map for all 7 x 7 positions: from the features there and at the neighbouring positions,
-    which is what the decoder sees, to the 4 x 4 pixels there. It predicts what differs from the mean image.
+    which is what the decoder sees, to the 4 x 4 pixels there. Both are taken without their mean over the images.
     pairs: a NoisyFashionMNIST. Returns what was read and X, both [N / 2, 1, 28, 28] and without the mean image.
     """
     features, _ = common.evaluate(encoder_of(network), pairs, args)
@@ -111,7 +111,7 @@ def shares_of_seeds(networks, pairs, args):
 def plot_bottleneck(args, pairs, without, with_skip):
     """Draw what π has to output, what its bottleneck holds and the result, for both networks and three garments.
 
-    Black to white is 0 to 1, but 0 to 2 for what the bottleneck holds, and -1 to 0 for the negative of the noise.
+    Black to white is 0 to 1, but 0 to 2 for what is held (plus the mean image), -1 to 0 for the negative of the noise.
     """
     noisy, clean = pairs[:]
     half = len(noisy) // 2

@@ -3,7 +3,7 @@
 When the noise is weak: with noise on (0, A), X + π(X) is better below about A = 0.16 (0.13 to 0.18, depending on the
 seed), a standard deviation of 12/255; the sheet's noise, A = 1, has 74/255. With the skip connection the error is the
 part of the noise that π fails to remove. It goes to 0 with A, as the A/4 that X - A/2 has without any network. Without
-it, the error is the detail that π fails to output, and levels off: 0.0161 at A = 0.05. Ten epochs with a peak of 5e-3,
+it, the error is the detail that π fails to output, and falls more slowly: 0.0161 at A = 0.05. Ten epochs, peak 5e-3,
 three seeds; for each seed all amplitudes share the initial weights, the batches and the noise draws, scaled by A.
 """
 

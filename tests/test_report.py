@@ -49,3 +49,18 @@ def test_what_is_missing_or_contradicts_the_text_stops_the_build_and_is_named(bu
     change(build.script, (line, line.replace(old, new, 1)))
     with pytest.raises(typst.TypstError, match=re.escape(message)):
         build()
+
+
+def tagged(element, kind):
+    """All elements of a kind below an element of a PDF's structure tree."""
+    element = element.get_object()
+    if isinstance(element, list):
+        return [found for child in element for found in tagged(child, kind)]
+    if not isinstance(element, dict):
+        return []
+    return [element] * (element.get("/S") == kind) + (tagged(element["/K"], kind) if "/K" in element else [])
+
+
+def test_every_picture_has_an_alternative_text():
+    figures = tagged(pypdf.PdfReader(ROOT / "report" / "report.pdf").trailer["/Root"]["/StructTreeRoot"], "/Figure")
+    assert len(figures) >= 13 and all(len(figure.get("/Alt", "")) > 10 for figure in figures)
