@@ -145,7 +145,7 @@ def make_optimizer(network, settings, steps_per_epoch):
     if settings.one_cycle:
         return optimizer, torch.optim.lr_scheduler.OneCycleLR(
             optimizer, settings.lr, total_steps=settings.epochs * steps_per_epoch)
-    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)  # constant
+    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1)
 
 
 def train_epoch(network, loader, metrics, optimizer, scheduler, args):

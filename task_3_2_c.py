@@ -98,18 +98,15 @@ def shares_read(read, noisy):
             for guess, part in zip(coarse_and_fine(read), coarse_and_fine(noisy))]
 
 
-def shares_of_seeds(networks, pairs, args):
-    """The coarse and the fine share that is read from each network, in %: two lists."""
-    coarse, fine = [], []
-    for network in networks:
-        coarse_share, fine_share = shares_read(*read_bottleneck(network, pairs, args))
-        coarse.append(coarse_share)
-        fine.append(fine_share)
-    return coarse, fine
+def shares_of_seeds(readings):
+    """The coarse and the fine shares of several readings, (what was read, X) each, in %: two tuples."""
+    return zip(*(shares_read(read, noisy) for read, noisy in readings))
 
 
-def plot_bottleneck(args, pairs, without, with_skip):
+def plot_bottleneck(args, pairs, readings, outputs):
     """Draw what π has to output, what its bottleneck holds and the result, for both networks and three garments.
+
+    readings, outputs: {network: [each seed's]}, of which the first is drawn.
 
     Black to white is 0 to 1, but 0 to 2 for what is held (plus the mean image), -1 to 0 for the negative of the noise.
     """
@@ -117,9 +114,10 @@ def plot_bottleneck(args, pairs, without, with_skip):
     half = len(noisy) // 2
     three = slice(half, half + 3)  # of the half on which nothing was fitted
     targets, held, results = [clean[three], (clean - noisy)[three] + 1], [], []
-    for network in (without, with_skip):
-        held.append(read_bottleneck(network, pairs, args)[0][:3] + noisy[:half].mean(dim=0))
-        results.append(common.evaluate(network, pairs, args)[0][three])
+    for name in outputs:
+        read, _ = readings[name][0]
+        held.append(read[:3] + noisy[:half].mean(dim=0))
+        results.append(outputs[name][0][three])
     blank, rows = torch.full((1, 1, 28, 28), torch.nan), {}
     for label, (left, right), white in (
             ("π has to output", targets, 1), ("its bottleneck holds", held, 2), ("result", results, 1)):
@@ -128,11 +126,11 @@ def plot_bottleneck(args, pairs, without, with_skip):
                        titles=["", "without skip connection", "", "", "", "with skip connection", ""])
 
 
-def bottleneck_table(trained, outputs, pairs, args):
+def bottleneck_table(pairs, readings, outputs):
     """Lines of a table of what is read from each network's bottleneck and of the coarse noise left in its outputs."""
     rows = [("", "coarse part read", "fine part read", "coarse noise left", "each seed: coarse read", "fine read")]
-    for name, runs in trained.items():
-        coarse, fine = shares_of_seeds([run.network for run in runs], pairs, args)
+    for name in outputs:
+        coarse, fine = shares_of_seeds(readings[name])
         left = [coarse_noise_left(images, *pairs[:]) for images in outputs[name]]
         rows.append((f"{name}, in %", mean_std(coarse, 1), mean_std(fine, 1), mean_std(left, 1),
                      joined(coarse, 1), joined(fine, 1)))
@@ -147,14 +145,15 @@ def main():
 
     pairs = NoisyFashionMNIST(validation_images, VALIDATION_SEED, LISTED.noise)
     noisy, clean = pairs[:]
-    outputs, each = {}, []
+    outputs, readings, each = {}, {}, []
     for name, runs in trained.items():
         outputs[name] = [common.evaluate(run.network, pairs, args)[0] for run in runs]
+        readings[name] = [read_bottleneck(run.network, pairs, args) for run in runs]
         each.append(f"MAE of each seed, {name}: {joined(last_values(runs, 'MAE'), 4)}")
     differences = [worse - better for better, worse in zip(last_values(without, "MAE"), last_values(with_skip, "MAE"))]
 
     common.plot_curves(args, "task_3_2_c.png", trained, "MAE", "MAE")
-    plot_bottleneck(args, pairs, without[0].network, with_skip[0].network)
+    plot_bottleneck(args, pairs, readings, outputs)
     common.plot_images(args, "task_3_2_c_images.png", {
         "noisy X": (noisy[:8], noisy.min(), noisy.max()),
         **{name: (images[0][:8], 0, 1) for name, images in outputs.items()}, "clean": (clean[:8], 0, 1)})
@@ -165,7 +164,7 @@ def main():
         f"MAE of the best constant output: {best_constant(clean):.3f} for the clothes,"
         f" {best_constant(noisy - clean):.3f} for the noise",
         f"what a linear map reads of X from π's bottleneck, on {len(noisy) - len(noisy) // 2} of these images; coarse:"
-        " means over 4 x 4 pixels", *bottleneck_table(trained, outputs, pairs, args)], trained)
+        " means over 4 x 4 pixels", *bottleneck_table(pairs, readings, outputs)], trained)
 
 
 if __name__ == "__main__":

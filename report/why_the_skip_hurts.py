@@ -27,7 +27,7 @@ import common
 from common import Settings, joined, last_values, mean_std
 from task_3_2_a import NoisyFashionMNIST
 from task_3_2_b import LISTED, VALIDATION_SEED, EncoderDecoder, train_denoisers
-from task_3_2_c import SkipConnection, encoder_of, shares_of_seeds, shares_read
+from task_3_2_c import SkipConnection, encoder_of, read_bottleneck, shares_of_seeds
 
 
 class Variant(nn.Module):
@@ -151,8 +151,9 @@ def main():
         label = f"{name}, with skip connection"
         without = last_values(trained.get(f"{name}, without skip connection", []), "MAE")
         maes[name] = last_values(trained[label], "MAE")
-        coarse, fine = shares_of_seeds([run.network for run in trained[label]], pairs, args)
-        coarse_at_first, fine_at_first = shares_of_seeds(untrained(NETWORKS[label], args), pairs, args)
+        coarse, fine = shares_of_seeds(read_bottleneck(run.network, pairs, args) for run in trained[label])
+        coarse_at_first, fine_at_first = shares_of_seeds(
+            read_bottleneck(network, pairs, args) for network in untrained(NETWORKS[label], args))
         shares[name] = coarse
         rows.append((name, mean_std(without, 4) if without else "", mean_std(maes[name], 4), mean_std(coarse, 1),
                      mean_std(fine, 1), mean_std(coarse_at_first, 1), mean_std(fine_at_first, 1)))
@@ -162,12 +163,8 @@ def main():
 
     others = [("a non-linear decoder reads in %", "coarse", "fine")]
     for kind in ("without skip connection", "with skip connection"):
-        coarse, fine = [], []
-        for seed, run in zip(args.seed, trained[f"listed, {kind}"]):
-            read, noisy = read_non_linearly(f"reader, {kind}", run.network, pairs, args, seed)
-            coarse_share, fine_share = shares_read(read, noisy)
-            coarse.append(coarse_share)
-            fine.append(fine_share)
+        coarse, fine = shares_of_seeds(read_non_linearly(f"reader, {kind}", run.network, pairs, args, seed)
+                                       for seed, run in zip(args.seed, trained[f"listed, {kind}"]))
         others.append((f"listed, {kind}", mean_std(coarse, 1), mean_std(fine, 1)))
     common.print_results(args, [
         f"validation MAE on {len(validation)} images after epoch {len(trained[label][0].history)}; what is read of X,"
